@@ -1,0 +1,102 @@
+"""python -m zoo: train and inspect models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from zoo.checkpoint import CheckpointError, load_checkpoint
+from zoo.models import MODELS
+from zoo.pictures import DataError, PictureSource
+from zoo.recipe import Recipe, RecipeError
+from zoo.slim_layers import SlimError
+from zoo.train import train
+
+ERRORS = (DataError, RecipeError, CheckpointError, SlimError, OSError)
+
+
+@click.group()
+def main() -> None:
+    """Architectures and training."""
+
+
+@main.command("list")
+def list_models() -> None:
+    """Names that zoo.create and recipes accept."""
+    for name in sorted(MODELS):
+        click.echo(name)
+
+
+@main.command("train")
+@click.option("--recipe", "recipe_path", type=click.Path(), required=True, help="TOML file; see docs/training.md.")
+@click.option("--data", type=click.Path(), required=True, help="ImageFolder tree, or a zip of one.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and the log.")
+@click.option("--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1.")
+@click.option("--amp/--no-amp", default=False, show_default=True, help="Mixed precision (GPU).")
+@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads; default: torch's own choice.")
+@click.option("--epochs", type=click.IntRange(1), default=None, help="Override the recipe's epochs.")
+@click.option("--seed", type=int, default=None, help="Override the recipe's seed.")
+def train_command(
+    recipe_path: str,
+    data: str,
+    out: Path,
+    device: str,
+    amp: bool,
+    threads: int | None,
+    epochs: int | None,
+    seed: int | None,
+) -> None:
+    """Train by a recipe; run it again to resume. Several processes: torchrun -m zoo train ..."""
+    if threads:
+        torch.set_num_threads(threads)
+    values = Recipe.from_file(recipe_path).to_dict()
+    values.update({k: v for k, v in {"epochs": epochs, "seed": seed}.items() if v is not None})
+    with _Progress() as progress:
+        path = train(Recipe.from_dict(values), PictureSource(data), out, device=device, amp=amp, progress=progress)
+    click.echo(f"wrote {path}")
+
+
+@main.command("points")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+def points_command(checkpoint: Path) -> None:
+    """Show the accuracy of each operating point of a finished checkpoint."""
+    for row in load_checkpoint(checkpoint).accuracy:
+        splits = "  ".join(f"{k[:-9]} {v:.3f}" for k, v in row.items() if k.endswith("_accuracy"))
+        click.echo(f"width {row['width']:.2f}  {row['resolution']:3d} px  {row['madds'] / 1e6:8.2f} MMAdds  {splits}")
+
+
+class _Progress:
+    """A bar with the time left on a terminal, a line per epoch elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task("training", total=None)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            self._bar.update(self._task, completed=event["done"], total=event["total"])
+        elif event["event"] == "epoch":
+            line = f"epoch {event['epoch']}: loss {event['loss']:.3f}, train accuracy {event['train_accuracy']:.3f}"
+            click.echo(f"{line}, {event['duration_s']:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ERRORS as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

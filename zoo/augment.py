@@ -1,0 +1,117 @@
+"""Training augmentation whose every draw depends on (seed, epoch, picture) alone.
+
+So a resumed run sees the same pictures, and so do two processes that share a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from zoo.pictures import PictureSource, resize_rgb
+
+AUGMENTATIONS = ("none", "basic", "strong")
+MIN_CROP_SHARE = {"none": 1.0, "basic": 0.25, "strong": 0.15}  # 0.25: MutualNet's value for mobile networks
+JITTER = {"none": 0.0, "basic": 0.4, "strong": 0.5}
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def augmented_batch(
+    source: PictureSource,
+    names: Sequence[str],
+    indices: Sequence[int],
+    resolution: int,
+    kind: str,
+    seed: int,
+    epoch: int,
+) -> np.ndarray:
+    """Crop, flip and colour one batch.
+
+    Args:
+        names: which pictures.
+        indices: the position of each picture in its split; with seed and epoch it fixes every draw.
+        resolution: side of the result in pixels.
+        kind: one of AUGMENTATIONS.
+    Returns:
+        (pictures, resolution, resolution, 3) uint8 RGB.
+    """
+    return np.stack(
+        [
+            _augment(source.picture(name), resolution, kind, np.random.default_rng((seed, epoch, int(index))))
+            for name, index in zip(names, indices, strict=True)
+        ]
+    )
+
+
+def shrink_batch(batch: np.ndarray, resolution: int) -> np.ndarray:
+    """The same crops at a lower resolution, by the deployment resize."""
+    if batch.shape[1] == resolution:
+        return batch
+    return np.stack([resize_rgb(picture, (resolution, resolution)) for picture in batch])
+
+
+def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Generator) -> np.ndarray:
+    if kind == "strong":
+        picture = _soften(picture, draw)
+    crop = _random_crop(picture, MIN_CROP_SHARE[kind], draw)
+    crop = resize_rgb(crop, (resolution, resolution))
+    if kind == "none":
+        return crop
+    if draw.random() < 0.5:
+        crop = crop[:, ::-1]
+    crop = _jitter(crop, JITTER[kind], draw)
+    return _erase(crop, draw) if kind == "strong" else crop
+
+
+def _random_crop(picture: np.ndarray, min_share: float, draw: np.random.Generator) -> np.ndarray:
+    """A crop of random area and aspect ratio; the centre square when none fits."""
+    height, width = picture.shape[:2]
+    for _ in range(10):
+        area = height * width * draw.uniform(min_share, 1.0)
+        aspect = np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
+        rows, columns = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
+            return picture[top : top + rows, left : left + columns]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+def _jitter(crop: np.ndarray, strength: float, draw: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation, each by a factor of 1 +- strength."""
+    brightness, contrast, saturation = 1.0 + draw.uniform(-strength, strength, 3).astype(np.float32)
+    pixels = crop.astype(np.float32) * brightness
+    grey = pixels @ GREY
+    pixels = grey[..., None] * (1.0 - saturation) + pixels * saturation
+    pixels = (pixels - grey.mean()) * contrast + grey.mean()
+    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+
+
+def _soften(picture: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """What a camera adds and a photo archive lacks: rotation, blur, low detail."""
+    height, width = picture.shape[:2]
+    if draw.random() < 0.5:
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), draw.uniform(-15, 15), 1.0)
+        picture = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REFLECT)
+    if draw.random() < 0.3:
+        picture = cv2.GaussianBlur(picture, (0, 0), draw.uniform(0.3, 1.2))
+    if draw.random() < 0.3:
+        share = draw.uniform(0.4, 0.9)
+        small = resize_rgb(picture, (max(8, int(height * share)), max(8, int(width * share))))
+        picture = resize_rgb(small, (height, width))
+    return picture
+
+
+def _erase(crop: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Random erasing: one rectangle of noise in a quarter of the pictures."""
+    if draw.random() >= 0.25:
+        return crop
+    side = crop.shape[0]
+    rows, columns = draw.integers(side // 8, side // 2, 2)
+    top, left = draw.integers(0, side - rows + 1), draw.integers(0, side - columns + 1)
+    crop = crop.copy()
+    crop[top : top + rows, left : left + columns] = draw.integers(0, 256, (rows, columns, 3), np.uint8)
+    return crop

@@ -1,0 +1,90 @@
+"""The training steps: MutualNet, US-Net and a single width, as plain functions that leave gradients behind.
+
+MutualNet: Yang et al. 2020, arXiv:1909.12978. US-Net: Yu and Huang 2019, arXiv:1903.05134, with in-place distillation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.slim_net import SlimNet
+
+METHODS = ("mutualnet", "usnet", "single")
+PicturesAt = Callable[[int], Tensor]
+"""Resolution in pixels -> the batch at that resolution, (N, 3, H, W) float, normalised, on the device."""
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """One forward pass of a training step."""
+
+    width: float
+    resolution: int
+
+
+def draw_subnets(
+    method: str,
+    widths: tuple[float, float],
+    resolutions: tuple[int, ...],
+    draw: np.random.Generator,
+    random_widths: int = 2,
+) -> list[Subnet]:
+    """The forward passes of one step, the labelled one first.
+
+    Args:
+        method: one of METHODS.
+        widths: smallest and largest width; "single" uses the largest.
+        resolutions: sides in pixels; the largest is the labelled pass.
+        draw: the step's own generator, equal on every process.
+        random_widths: uniform draws beside the smallest width.
+    """
+    largest = Subnet(widths[1], max(resolutions))
+    if method == "single":
+        return [largest]
+    drawn = sorted([widths[0], *draw.uniform(widths[0], widths[1], random_widths)], reverse=True)
+    if method == "usnet":
+        return [largest, *(Subnet(float(w), largest.resolution) for w in drawn)]
+    return [largest, *(Subnet(float(w), int(draw.choice(resolutions))) for w in drawn)]
+
+
+def accumulate_gradients(
+    model: SlimNet,
+    pictures_at: PicturesAt,
+    labels: Tensor,
+    subnets: list[Subnet],
+    *,
+    label_smoothing: float = 0.0,
+    teacher: SlimNet | None = None,
+    backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+) -> tuple[Tensor, Tensor]:
+    """Run every subnet of a step and add up the gradients.
+
+    The first subnet learns from the labels; the others from its detached softmax, or from the teacher's at the first
+    subnet's point (an average of the weights over time, as in DS-Net, arXiv:2103.13258). Weights are equal.
+
+    Args:
+        labels: (N,) int64.
+        backward: called with each loss; a gradient scaler goes here.
+    Returns:
+        the sum of the losses and the labelled subnet's logits (N, classes), both detached.
+    """
+    first = subnets[0]
+    pictures = pictures_at(first.resolution)
+    logits = model(pictures, first.width)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    backward(loss)
+    total = loss.detach()
+    with torch.no_grad():
+        target = (logits if teacher is None else teacher(pictures, first.width)).float().softmax(1).detach()
+    for subnet in subnets[1:]:
+        student = model(pictures_at(subnet.resolution), subnet.width)
+        loss = F.kl_div(student.float().log_softmax(1), target, reduction="batchmean")
+        backward(loss)
+        total = total + loss.detach()
+    return total, logits.detach()

@@ -1,0 +1,154 @@
+"""Labelled pictures from an ImageFolder tree or a zip of one, their splits, and the resize that deployment uses."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+TEST_FOLDERS = ("test", "val", "validation")
+
+
+class DataError(ValueError):
+    """A picture, folder or archive that cannot be used; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures of one purpose: names inside the source, and the label of each."""
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    """(pictures,) int64, index into the class names."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class PictureSource:
+    """An ImageFolder tree (`train/<class>/*.jpg`, `test/<class>/*.jpg`, or `<class>/*.jpg`) or a zip of one.
+
+    Decoded pictures are kept in memory while they fit in `cache_bytes`.
+    """
+
+    def __init__(self, root: str | Path, cache_bytes: int = 2 << 30) -> None:
+        self.root = Path(root)
+        self._zip: zipfile.ZipFile | None = None
+        if self.root.is_dir():
+            files = (p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+            self.names = sorted(files)
+        elif zipfile.is_zipfile(self.root):
+            self._zip = zipfile.ZipFile(self.root)
+            self.names = sorted(self._zip.namelist())
+        else:
+            raise DataError(f"{self.root}: expected a folder of pictures or a zip of one; check the path")
+        self.names = [n for n in self.names if n.lower().endswith(SUFFIXES) and "/" in n]
+        if not self.names:
+            raise DataError(f"{self.root}: no pictures found; expected train/<class>/*.jpg or <class>/*.jpg")
+        self.classes = sorted({n.split("/")[-2] for n in self.names})
+        self._cache: dict[str, np.ndarray] = {}
+        self._cache_left = cache_bytes
+
+    def __getstate__(self) -> dict[str, object]:
+        """Worker processes reopen the archive and cache on their own."""
+        return {**self.__dict__, "_zip": None, "_cache": {}}
+
+    def picture(self, name: str) -> np.ndarray:
+        """Decode one picture: (H, W, 3) uint8 RGB; do not write into it, it may be cached."""
+        found = self._cache.get(name)
+        if found is not None:
+            return found
+        bgr = cv2.imdecode(np.frombuffer(self._read(name), np.uint8), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it")
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        if rgb.nbytes <= self._cache_left:
+            self._cache[name] = rgb
+            self._cache_left -= rgb.nbytes
+        return rgb
+
+    def _read(self, name: str) -> bytes:
+        if self.root.is_dir():
+            return (self.root / name).read_bytes()
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self.root)
+        with self._zip.open(name) as stream:
+            return io.BytesIO(stream.read()).getvalue()
+
+    def _part(self, folders: Sequence[str]) -> list[str]:
+        return [n for n in self.names if len(n.split("/")) > 2 and n.split("/")[-3] in folders]
+
+    def _split(self, names: Sequence[str]) -> Split:
+        index = {name: position for position, name in enumerate(self.classes)}
+        return Split(tuple(names), np.array([index[n.split("/")[-2]] for n in names], np.int64))
+
+    def splits(self, calib: int = 500, select: int = 500, seed: int = 0) -> dict[str, Split]:
+        """Cut the training pictures into train, calib and select, class by class, with a fixed seed.
+
+        Args:
+            calib: pictures for normalisation statistics and activation ranges.
+            select: pictures for the query table, thresholds and every other choice.
+            seed: of the cut; it is part of a checkpoint's provenance.
+        Returns:
+            "train", "calib", "select" and, where the source has a test folder, "test".
+        """
+        test = self._part(TEST_FOLDERS)
+        pool = self._split(self._part(["train"]) or [n for n in self.names if n not in set(test)])
+        if len(pool) <= calib + select:
+            raise DataError(
+                f"{self.root}: {len(pool)} training pictures cannot give {calib} for calib and {select} for select; "
+                "ask for fewer or add pictures"
+            )
+        order = np.random.default_rng(seed).permutation(len(pool))
+        rank = np.empty(len(pool))  # position of each picture within its class, as a share of the class
+        for label in range(len(self.classes)):
+            members = order[pool.labels[order] == label]
+            rank[members] = (np.arange(len(members)) + 0.5) / max(1, len(members))
+        order = order[np.argsort(rank[order], kind="stable")]
+        parts = {"calib": order[:calib], "select": order[calib : calib + select], "train": order[calib + select :]}
+        found = {name: self._split([pool.names[i] for i in sorted(rows)]) for name, rows in parts.items()}
+        if test:
+            found["test"] = self._split(test)
+        return found
+
+
+def resize_rgb(picture: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The deployment resize: area averaging when shrinking, bilinear otherwise.
+
+    Must equal edge_runtime.preprocess.resize_rgb, which a test compares.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        size_hw: rows and columns of the result.
+    Returns:
+        (rows, columns, 3) uint8 RGB; the picture itself when it has that size already.
+    """
+    height, width = picture.shape[:2]
+    if (height, width) == tuple(size_hw):
+        return picture
+    shrinks = size_hw[0] <= height and size_hw[1] <= width
+    return cv2.resize(picture, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def centre_square(picture: np.ndarray) -> np.ndarray:
+    """The largest centred square of a picture, a view."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+def evaluation_batch(source: PictureSource, names: Sequence[str], resolution: int) -> np.ndarray:
+    """Pictures as deployment sees them: centre square, deployment resize.
+
+    Returns:
+        (pictures, resolution, resolution, 3) uint8 RGB.
+    """
+    size = (resolution, resolution)
+    return np.stack([resize_rgb(centre_square(source.picture(n)), size) for n in names])

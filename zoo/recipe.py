@@ -1,0 +1,105 @@
+"""A training recipe: one dataclass, read from TOML; unknown keys are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.augment import AUGMENTATIONS
+from zoo.models import MODELS
+from zoo.mutual import METHODS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the key and what it should be."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result of a training run, beside the pictures."""
+
+    model: str = "mobilenet_v1"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the model's constructor, without num_classes."""
+    method: str = "mutualnet"
+    """One of zoo.mutual.METHODS."""
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """Operating points to calibrate; training draws between the smallest and the largest."""
+    resolutions: tuple[int, ...] = (64, 56, 48, 40, 32)
+    """Sides in pixels; the largest is the one that labels are learned at."""
+    random_widths: int = 2
+    epochs: int = 30
+    batch_size: int = 128
+    """Over all processes together."""
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    """Not on norms, biases and depthwise convolutions."""
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+    ema_teacher: float = 0.0
+    """Decay per step of an averaged network whose softmax the subnets learn; 0 uses the current full net."""
+    augmentation: str = "basic"
+    seed: int = 0
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    """Per RGB channel, subtracted from 0-255 pixels."""
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    """Per RGB channel, divides after the mean."""
+    calib_pictures: int = 500
+    select_pictures: int = 500
+    norm_pictures: int = 2000
+    """Unaugmented training pictures for the normalisation statistics (calib is kept for activation ranges)."""
+
+    def __post_init__(self) -> None:
+        _check(self.model in MODELS, "model", self.model, f"one of {', '.join(sorted(MODELS))}")
+        _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        _check(
+            self.augmentation in AUGMENTATIONS, "augmentation", self.augmentation, f"one of {', '.join(AUGMENTATIONS)}"
+        )
+        _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
+        _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
+        _check(self.epochs > 0, "epochs", self.epochs, "1 or more")
+        _check(self.batch_size > 1, "batch_size", self.batch_size, "2 or more")
+        _check(0.0 <= self.ema_teacher < 1.0, "ema_teacher", self.ema_teacher, "0 <= decay < 1")
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Recipe:
+        """Build from plain values; lists become tuples.
+
+        Raises:
+            RecipeError: a key is unknown, or a value cannot be used.
+        """
+        known = {f.name for f in dataclasses.fields(Recipe)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise RecipeError(f"recipe: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")
+        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @staticmethod
+    def from_file(path: str | Path) -> Recipe:
+        """Read a TOML recipe."""
+        try:
+            return Recipe.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint or a log."""
+        return dataclasses.asdict(self)
+
+    def points(self) -> list[tuple[float, int]]:
+        """Every (width, resolution) to calibrate and evaluate, largest first."""
+        return [(w, r) for w in sorted(self.widths, reverse=True) for r in sorted(self.resolutions, reverse=True)]
+
+
+def _check(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise RecipeError(f"recipe: {key} is {value!r}, expected {expected}")

@@ -1,0 +1,307 @@
+"""Slimmable layers: one weight tensor, of which a prefix of the channels is active at each width.
+
+Universally slimmable layers after Yu and Huang 2019 (arXiv:1903.05134), as MutualNet uses them (Yang et al. 2020,
+arXiv:1909.12978). The active width is carried by a context variable (`active_point`), so that two threads may run
+one network at two widths; nothing here is a global flag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Stats = tuple[Tensor, Tensor]
+"""Mean and (biased) variance of one normalisation layer, each of shape (active channels,)."""
+
+
+class SlimError(ValueError):
+    """A width or a layer is asked for something that it cannot do."""
+
+
+class NotCalibratedError(SlimError):
+    """The network has no normalisation statistics for the operating point that is asked for."""
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Round to the nearest multiple of `divisor`, never below 90 % of `value` and never below `divisor`."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How many channels a layer has at each width: make_divisible(base * width, divisor) * ratio.
+
+    A fixed count (network input, class scores) ignores the width: `Channels.fixed(3)`.
+    """
+
+    base: int
+    divisor: int = 8
+    ratio: int = 1
+    slim: bool = True
+
+    @staticmethod
+    def fixed(count: int) -> Channels:
+        """A count that no width changes."""
+        return Channels(count, slim=False)
+
+    @property
+    def full(self) -> int:
+        """The count at width 1.0, which is the size of the stored weight."""
+        return self.at(1.0)
+
+    def at(self, width: float) -> int:
+        """The number of active channels at `width` (0 < width <= 1)."""
+        if not self.slim:
+            return self.base
+        if not 0.0 < width <= 1.0:
+            raise SlimError(f"width is {width}, expected 0 < width <= 1")
+        return make_divisible(self.base * width, self.divisor) * self.ratio
+
+    def times(self, ratio: int) -> Channels:
+        """This count multiplied by a whole number after rounding (the expansion of a block)."""
+        return Channels(self.base, self.divisor, self.ratio * ratio, self.slim)
+
+
+def as_channels(count: Channels | int) -> Channels:
+    """An int is a fixed count."""
+    return count if isinstance(count, Channels) else Channels.fixed(count)
+
+
+@dataclass(frozen=True)
+class ActivePoint:
+    """What the slimmable layers of one forward pass need to know."""
+
+    width: float
+    stats: Mapping[str, Stats] | None = None
+    """Normalisation statistics by layer name; None while training or when the layers' own buffers are meant."""
+    recorder: dict[str, Stats] | None = field(default=None, compare=False)
+    """Calibration: where each normalisation layer leaves the statistics of this batch."""
+    synchronised: bool = False
+    """Training on several processes: batch statistics are those of all processes together."""
+
+
+_ACTIVE: contextvars.ContextVar[ActivePoint | None] = contextvars.ContextVar("active_point", default=None)
+
+
+@contextlib.contextmanager
+def active_point(point: ActivePoint) -> Iterator[None]:
+    """Run the slimmable layers called inside at this point."""
+    token = _ACTIVE.set(point)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def current_point() -> ActivePoint | None:
+    """The active point, or None outside any context (full width)."""
+    return _ACTIVE.get()
+
+
+def current_width() -> float:
+    """The active width; 1.0 outside any context."""
+    point = _ACTIVE.get()
+    return 1.0 if point is None else point.width
+
+
+_CONV = {1: (nn.Conv1d, F.conv1d), 2: (nn.Conv2d, F.conv2d), 3: (nn.Conv3d, F.conv3d)}
+_BATCH_NORM = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _ntuple(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+class SlimConv(nn.Module):
+    """A 1-, 2- or 3-d convolution whose active input and output channels follow the width.
+
+    Args:
+        inputs, outputs: channel counts; an int is fixed.
+        kernel_size, stride, padding, dilation: an int or one int per dimension; padding defaults to "same" for
+            stride 1, (kernel - 1) // 2 * dilation.
+        groups: 1; a `Channels`, when the number of groups follows the width (depthwise: groups=inputs); or an int,
+            when each of that many groups is slimmed inside.
+        dims: 1, 2 or 3.
+    Shapes: (N, inputs at width, *spatial) float -> (N, outputs at width, *spatial).
+    """
+
+    def __init__(
+        self,
+        inputs: Channels | int,
+        outputs: Channels | int,
+        kernel_size: int | tuple[int, ...],
+        *,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | None = None,
+        dilation: int | tuple[int, ...] = 1,
+        groups: Channels | int = 1,
+        bias: bool = False,
+        dims: int = 2,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.groups, self.dims = as_channels(inputs), as_channels(outputs), groups, dims
+        self.kernel_size = _ntuple(kernel_size, dims)
+        self.stride, self.dilation = _ntuple(stride, dims), _ntuple(dilation, dims)
+        same = tuple((k - 1) // 2 * d for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        self.padding = same if padding is None else _ntuple(padding, dims)
+        plain = self._plain(1.0, bias)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def _groups_at(self, width: float) -> int:
+        return self.groups.at(width) if isinstance(self.groups, Channels) else self.groups
+
+    def _plain(self, width: float, bias: bool) -> nn.Module:
+        conv_class, _ = _CONV[self.dims]
+        groups = self._groups_at(width)
+        return conv_class(
+            self.inputs.at(width), self.outputs.at(width), self.kernel_size, stride=self.stride,
+            padding=self.padding, dilation=self.dilation, groups=groups, bias=bias,
+        )  # fmt: skip
+
+    def _sliced(self, tensor: Tensor, width: float, inside: bool) -> Tensor:
+        """The active part of the weight or the bias."""
+        out = self.outputs.at(width)
+        if isinstance(self.groups, int) and self.groups > 1:  # every group keeps a prefix of its own
+            per_group = tensor.unflatten(0, (self.groups, -1))[:, : out // self.groups]
+            tensor = per_group.flatten(0, 1)
+        else:
+            tensor = tensor[:out]
+        return tensor[:, : self.inputs.at(width) // self._groups_at(width)] if inside else tensor
+
+    def active_parameters(self, width: float) -> tuple[Tensor, Tensor | None]:
+        """Views of the weight and the bias that are used at `width`."""
+        bias = None if self.bias is None else self._sliced(self.bias, width, inside=False)
+        return self._sliced(self.weight, width, inside=True), bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = current_width()
+        weight, bias = self.active_parameters(width)
+        _, convolve = _CONV[self.dims]
+        return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self._groups_at(width))
+
+    def materialise(self, width: float, stats: Stats | None = None) -> nn.Module:
+        """A plain convolution with copies of the active weights."""
+        plain = self._plain(width, self.bias is not None)
+        return _copy_parameters(plain, *self.active_parameters(width))
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs.full}, {self.outputs.full}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class SlimLinear(nn.Module):
+    """A linear layer whose active inputs and outputs follow the width.
+
+    Shapes: (..., inputs at width) float -> (..., outputs at width).
+    """
+
+    def __init__(self, inputs: Channels | int, outputs: Channels | int, bias: bool = True) -> None:
+        super().__init__()
+        self.inputs, self.outputs = as_channels(inputs), as_channels(outputs)
+        plain = nn.Linear(self.inputs.full, self.outputs.full, bias=bias)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def active_parameters(self, width: float) -> tuple[Tensor, Tensor | None]:
+        """Views of the weight and the bias that are used at `width`."""
+        out = self.outputs.at(width)
+        return self.weight[:out, : self.inputs.at(width)], None if self.bias is None else self.bias[:out]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self.active_parameters(current_width()))
+
+    def materialise(self, width: float, stats: Stats | None = None) -> nn.Module:
+        """A plain linear layer with copies of the active weights."""
+        plain = nn.Linear(self.inputs.at(width), self.outputs.at(width), bias=self.bias is not None)
+        return _copy_parameters(plain, *self.active_parameters(width))
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs.full}, {self.outputs.full}, bias={self.bias is not None}"
+
+
+class SlimBatchNorm(nn.Module):
+    """Batch normalisation with one affine pair, sliced, and statistics that belong to an operating point.
+
+    In training it uses the statistics of the batch and tracks nothing, since an average over widths and resolutions
+    describes none of them. In evaluation it takes the statistics of the active point from the norm bank; where the
+    bank is empty, full width uses the layer's own buffers (a network that was loaded as an ordinary one).
+
+    Shapes: (N, channels at width, *spatial) float -> the same.
+    """
+
+    def __init__(self, channels: Channels | int, *, eps: float = 1e-5, dims: int = 2) -> None:
+        super().__init__()
+        self.channels, self.eps, self.dims = as_channels(channels), eps, dims
+        self.bank_name = ""
+        self.weight = nn.Parameter(torch.ones(self.channels.full))
+        self.bias = nn.Parameter(torch.zeros(self.channels.full))
+        self.register_buffer("running_mean", torch.zeros(self.channels.full))
+        self.register_buffer("running_var", torch.ones(self.channels.full))
+
+    def forward(self, x: Tensor) -> Tensor:
+        point, width = current_point(), current_width()
+        active = self.channels.at(width)
+        weight, bias = self.weight[:active], self.bias[:active]
+        if point is not None and point.recorder is not None:
+            axes = [axis for axis in range(x.dim()) if axis != 1]
+            variance, mean = torch.var_mean(x.float(), axes, correction=0)
+            point.recorder[self.bank_name] = (mean, variance)
+            return F.batch_norm(x, mean.to(x.dtype), variance.to(x.dtype), weight, bias, False, 0.0, self.eps)
+        if self.training and point is not None and point.synchronised:
+            return self._synchronised(x, weight, bias)
+        if self.training:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+        mean, variance = self._statistics(point, active)
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
+
+    def _synchronised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalise by the batch statistics of all processes, which hold equal shares of the batch."""
+        from torch.distributed import get_world_size
+        from torch.distributed.nn.functional import all_reduce  # carries gradients
+
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        moments = torch.stack([x.float().mean(axes), x.float().square().mean(axes)])
+        mean, square = all_reduce(moments) / get_world_size()
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = weight * torch.rsqrt(square - mean.square() + self.eps)
+        return (x * scale.view(shape) + (bias - mean * scale).view(shape)).to(x.dtype)
+
+    def _statistics(self, point: ActivePoint | None, active: int) -> Stats:
+        if point is not None and point.stats is not None:
+            return point.stats[self.bank_name]
+        if active == self.channels.full:
+            return self.running_mean, self.running_var
+        raise NotCalibratedError(
+            f"{self.bank_name or type(self).__name__}: no statistics for width {current_width()}; calibrate the "
+            "network for this width and resolution first (zoo calibrate)"
+        )
+
+    def materialise(self, width: float, stats: Stats | None = None) -> nn.Module:
+        """A plain batch norm with copies of the active affine pair and of the point's statistics."""
+        active = self.channels.at(width)
+        plain = _BATCH_NORM[self.dims](active, eps=self.eps)
+        if stats is None and active == self.channels.full:
+            stats = (self.running_mean, self.running_var)
+        if stats is not None:
+            plain.running_mean.copy_(stats[0])
+            plain.running_var.copy_(stats[1])
+        return _copy_parameters(plain, self.weight[:active], self.bias[:active])
+
+    def extra_repr(self) -> str:
+        return f"{self.channels.full}, eps={self.eps}"
+
+
+SLIM_LAYERS = (SlimConv, SlimLinear, SlimBatchNorm)
+
+
+@torch.no_grad()
+def _copy_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    plain.weight.copy_(weight)
+    if bias is not None:
+        plain.bias.copy_(bias)
+    return plain.to(weight.device)

@@ -1,0 +1,178 @@
+"""The base of every slimmable network: width and resolution of a forward pass, norm bank, feature interface."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.slim_layers import (
+    SLIM_LAYERS,
+    ActivePoint,
+    NotCalibratedError,
+    SlimBatchNorm,
+    SlimError,
+    Stats,
+    active_point,
+)
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What one entry of `forward_features` looks like."""
+
+    channels: int
+    """Channels at full width."""
+    stride: int
+    """Input pixels per feature pixel."""
+
+
+class NormBank:
+    """Normalisation statistics of a network, one set for each operating point.
+
+    A point is known by the channel counts that its width gives (so 0.7 and 0.7000001 are one point) and by its
+    resolution in pixels.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, Stats]] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def state(self) -> dict[str, dict[str, Stats]]:
+        """Plain dictionaries of tensors, for a checkpoint."""
+        return self.entries
+
+
+class SlimNet(nn.Module):
+    """A network of slimmable layers with the backbone interface that the rest of the zoo stands on.
+
+    Subclasses set `stem`, `stages` (an nn.ModuleList), `feature_info` (one for each stage) and `forward_head`, and
+    call `name_norms()` at the end of their constructor.
+    """
+
+    stem: nn.Module
+    stages: nn.ModuleList
+    feature_info: list[FeatureInfo]
+    synchronised_norms = False
+    """Training on several processes: normalise by the statistics of the whole batch, not of each share."""
+
+    def name_norms(self) -> None:
+        """Give each slimmable norm the name under which the bank keeps its statistics."""
+        self.norm_bank = NormBank()
+        for name, module in self.named_modules():
+            if isinstance(module, SlimBatchNorm):
+                module.bank_name = name
+
+    def forward(self, x: Tensor, width: float | None = None) -> Tensor:
+        """Class scores.
+
+        Args:
+            x: pictures (N, C, H, W), float, normalised.
+            width: 0 < width <= 1; None runs inside the caller's `at` context, or at full width outside any.
+        Returns:
+            logits (N, classes).
+        """
+        if width is None:
+            return self.forward_head(self.forward_until(x, len(self.stages)))
+        with self.at(width, tuple(x.shape[-2:])):
+            return self.forward_head(self.forward_until(x, len(self.stages)))
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """The output of each stage, as `feature_info` describes them."""
+        features = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def forward_until(self, x: Tensor, stage: int) -> Tensor:
+        """The output after the first `stage` stages (0: after the stem)."""
+        x = self.stem(x)
+        for module in self.stages[:stage]:
+            x = module(x)
+        return x
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) from the output of the last stage."""
+        raise NotImplementedError
+
+    def signature(self, width: float) -> str:
+        """A short hash of the channel counts at `width`."""
+        counts = [str(m.channels.at(width)) for m in self.modules() if isinstance(m, SlimBatchNorm)]
+        return hashlib.sha256(",".join(counts).encode()).hexdigest()[:16]
+
+    def point_key(self, width: float, resolution: int | tuple[int, int]) -> str:
+        """The key of an operating point in the norm bank."""
+        height, wide = (resolution, resolution) if isinstance(resolution, int) else resolution
+        return f"{self.signature(width)}@{height}x{wide}"
+
+    @contextlib.contextmanager
+    def at(self, width: float, resolution: int | tuple[int, int]) -> Iterator[None]:
+        """Run forward passes inside at this width, with the bank's statistics when evaluating.
+
+        Raises:
+            NotCalibratedError: in evaluation, the bank holds other points but not this one.
+        """
+        if self.training:
+            point = ActivePoint(width, synchronised=self.synchronised_norms)
+        else:
+            point = ActivePoint(width, self._bank_entry(width, resolution))
+        with active_point(point):
+            yield
+
+    def _bank_entry(self, width: float, resolution: int | tuple[int, int]) -> dict[str, Stats] | None:
+        if not len(self.norm_bank):
+            return None
+        try:
+            return self.norm_bank.entries[self.point_key(width, resolution)]
+        except KeyError:
+            raise NotCalibratedError(
+                f"{type(self).__name__}: width {width} at {resolution} pixels is not calibrated; "
+                "add it to the calibration (zoo calibrate) or choose one of the calibrated points"
+            ) from None
+
+    def get_extra_state(self) -> dict[str, dict[str, Stats]]:
+        """The norm bank travels with the state dict."""
+        return self.norm_bank.state()
+
+    def set_extra_state(self, state: dict[str, dict[str, Stats]]) -> None:
+        """Restore the norm bank."""
+        self.norm_bank.entries = {key: dict(entry) for key, entry in state.items()}
+
+
+@torch.no_grad()
+def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, int] | None = None) -> nn.Module:
+    """A plain module for one operating point: copied slices and that point's normalisation statistics.
+
+    Args:
+        model: the supernet; it is not changed.
+        width: the subnet.
+        resolution: input size in pixels, one int for squares. None is for a network without calibration.
+    Returns:
+        a module without slimmable layers, in eval mode; `forward(x)` takes pictures of the resolution.
+    Raises:
+        NotCalibratedError: the network is calibrated, but not for this point.
+        SlimError: the resolution is missing for a calibrated network.
+    """
+    if len(model.norm_bank) and resolution is None:
+        raise SlimError("materialise: resolution is missing; a calibrated network has statistics per resolution")
+    entry = None if resolution is None else model._bank_entry(width, resolution)
+    bank, model.norm_bank = model.norm_bank, NormBank()
+    try:
+        plain = copy.deepcopy(model)
+    finally:
+        model.norm_bank = bank
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, SLIM_LAYERS):
+            stats = entry.get(name) if entry else None
+            parent = plain.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.materialise(width, stats))
+    return plain.eval()

@@ -1,0 +1,305 @@
+"""Train a slimmable network: data, steps, schedule, log and checkpoints, from top to bottom.
+
+Run by one process, or by several under `torchrun` (each takes an equal share of every batch). Every random draw
+depends on the seed, the epoch and the step, so a run that was stopped continues to the same result.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from zoo.augment import augmented_batch, shrink_batch
+from zoo.calibrate import calibrate, to_tensor
+from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from zoo.evaluate import evaluate_points
+from zoo.models import create
+from zoo.mutual import Subnet, accumulate_gradients, draw_subnets
+from zoo.pictures import PictureSource, Split
+from zoo.recipe import Recipe, RecipeError
+from zoo.slim_layers import SlimConv
+from zoo.slim_net import SlimNet
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a torchrun job."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def join(device: torch.device) -> Processes:
+        """Join the job that torchrun's environment describes; alone without one."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
+            return Processes()
+        if not distributed.is_initialized():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return Processes(distributed.get_rank(), count)
+
+
+def train(
+    recipe: Recipe,
+    source: PictureSource,
+    out: Path,
+    *,
+    device: str = "cpu",
+    amp: bool = False,
+    synchronised_norms: bool = True,
+    initial_weights: dict[str, Any] | None = None,
+    stop_after_epochs: int | None = None,
+    checkpoint_every_s: float = 120.0,
+    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Path:
+    """Train, calibrate and evaluate on select and test.
+
+    Args:
+        recipe: what to do.
+        source: the pictures.
+        out: folder for `last.pt` (resumed from when present), `model.pt` (the result) and `log.jsonl`.
+        device: a torch device.
+        amp: mixed precision, for GPUs.
+        synchronised_norms: with several processes, normalise by the statistics of the whole batch.
+        initial_weights: a state dict to start from; must fit the model.
+        stop_after_epochs: leave after this many epochs of this call, to be resumed later.
+        progress: receives what goes into the log, and one event per step.
+    Returns:
+        the path of `model.pt`, or of `last.pt` when it stopped early.
+    Raises:
+        RecipeError: the folder holds a run of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    place = torch.device(device)
+    processes = Processes.join(place)
+    if recipe.batch_size % processes.count:
+        raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
+    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    run = _Run(recipe, source, splits["train"], place, amp, processes)
+    run.model.synchronised_norms = processes.count > 1 and synchronised_norms
+    if initial_weights is not None:
+        run.model.load_state_dict(initial_weights)
+    last = out / "last.pt"
+    if last.exists():
+        run.restore(load_checkpoint(last), last)
+    log = _Log(out / "log.jsonl", processes.rank == 0, progress)
+    first_epoch = run.epoch
+    while run.epoch < recipe.epochs:
+        run.train_epoch(log, lambda: save_checkpoint(last, run.checkpoint()), checkpoint_every_s)
+        if processes.rank == 0:
+            save_checkpoint(last, run.checkpoint())
+        if stop_after_epochs is not None and run.epoch - first_epoch >= stop_after_epochs:
+            return last
+    return _finish(run, splits, out, log)
+
+
+class _Run:
+    """The state of a training run."""
+
+    def __init__(
+        self, recipe: Recipe, source: PictureSource, split: Split, device: torch.device, amp: bool, processes: Processes
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.source, self.split, self.device, self.processes = recipe, source, split, device, processes
+        model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
+        self.model: SlimNet = model.to(device=device, memory_format=torch.channels_last)
+        self.teacher: SlimNet | None = copy.deepcopy(self.model) if recipe.ema_teacher > 0 else None
+        self.optimizer = torch.optim.SGD(
+            _parameter_groups(self.model, recipe.weight_decay),
+            lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True,
+        )  # fmt: skip
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
+        self.amp = amp
+        self.steps_per_epoch = len(split) // recipe.batch_size
+        if self.steps_per_epoch == 0:
+            raise RecipeError(f"recipe: batch_size {recipe.batch_size} is more than the {len(split)} pictures of train")
+        self.epoch, self.step = 0, 0
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that `restore` needs."""
+        return Checkpoint(
+            model=self.model.state_dict(),
+            recipe=self.recipe.to_dict(),
+            classes=self.source.classes,
+            training={
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "teacher": None if self.teacher is None else self.teacher.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Continue a run."""
+        if Recipe.from_dict(checkpoint.recipe) != self.recipe:
+            raise RecipeError(f"{path}: belongs to a run with another recipe; choose another --out or remove it")
+        state = checkpoint.training
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
+        self.epoch, self.step = state["epoch"], state["step"]
+
+    def train_epoch(self, log: _Log, save: Callable[[], None], checkpoint_every_s: float) -> None:
+        """The steps of the current epoch that are still to do."""
+        self.model.train()
+        order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.split))
+        loss_sum, right, seen, started = 0.0, 0, 0, time.monotonic()
+        saved = started
+        for batch, rows in self._batches(order):
+            subnets = self._draw()
+            loss, logits, labels = self._train_step(batch, rows, subnets)
+            self.step += 1
+            loss_sum, right, seen = loss_sum + loss, right + int((logits.argmax(1) == labels).sum()), seen + len(labels)
+            log.step(self.epoch * self.steps_per_epoch + self.step, self.recipe.epochs * self.steps_per_epoch, loss)
+            if self.processes.rank == 0 and time.monotonic() - saved > checkpoint_every_s:
+                save()
+                saved = time.monotonic()
+        log.write({
+            "event": "epoch", "epoch": self.epoch + 1, "loss": loss_sum / max(1, seen) * len(labels),
+            "train_accuracy": right / max(1, seen), "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "duration_s": time.monotonic() - started,
+        })  # fmt: skip
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def _batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """This process's share of each batch that is still to do; the next one is prepared meanwhile."""
+        recipe = self.recipe
+        shares = [
+            order[s * recipe.batch_size : (s + 1) * recipe.batch_size][self.processes.rank :: self.processes.count]
+            for s in range(self.step, self.steps_per_epoch)
+        ]
+
+        def load(rows: np.ndarray) -> np.ndarray:
+            names = [self.split.names[i] for i in rows]
+            largest = max(recipe.resolutions)
+            return augmented_batch(self.source, names, rows, largest, recipe.augmentation, recipe.seed, self.epoch)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(load, shares[0]) if shares else None
+            for index, rows in enumerate(shares):
+                batch = ahead.result()
+                if index + 1 < len(shares):
+                    ahead = pool.submit(load, shares[index + 1])
+                yield batch, rows
+
+    def _draw(self) -> list[Subnet]:
+        recipe = self.recipe
+        draw = np.random.default_rng((recipe.seed, self.epoch, self.step, 1))
+        ends = (min(recipe.widths), max(recipe.widths))
+        return draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths)
+
+    def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, Tensor, Tensor]:
+        recipe = self.recipe
+        _set_learning_rate(self.optimizer, recipe, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
+        labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
+
+        def pictures_at(resolution: int) -> Tensor:
+            return to_tensor(shrink_batch(batch, resolution), recipe.mean, recipe.std, self.device)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, enabled=self.amp):
+            loss, logits = accumulate_gradients(
+                self.model, pictures_at, labels, subnets,
+                label_smoothing=recipe.label_smoothing, teacher=self.teacher,
+                backward=lambda term: self.scaler.scale(term).backward(),
+            )  # fmt: skip
+        if self.processes.count > 1:
+            loss = _average_gradients(self.model, loss, self.processes.count)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.teacher is not None:
+            _average_weights(self.teacher, self.model, recipe.ema_teacher)
+        return float(loss), logits, labels
+
+
+def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
+    """Calibrate, evaluate, and write the result (rank 0)."""
+    recipe, model = run.recipe, run.model
+    path = out / "model.pt"
+    if run.processes.rank == 0:
+        rows = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.norm_pictures]
+        train = splits["train"]
+        subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
+        points = recipe.points() if recipe.method != "single" else [
+            (max(recipe.widths), r) for r in sorted(recipe.resolutions, reverse=True)
+        ]  # fmt: skip
+        calibrate(model, run.source, subset, points, recipe.mean, recipe.std)
+        held_out = {name: split for name, split in splits.items() if name in ("select", "test")}
+        accuracy = evaluate_points(model, run.source, held_out, points, recipe.mean, recipe.std)
+        log.write({"event": "result", "points": accuracy})
+        save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), run.source.classes, accuracy=accuracy))
+    if run.processes.count > 1:
+        distributed.barrier()
+    return path
+
+
+class _Log:
+    """One JSON object per line; the progress callback sees each of them and each step."""
+
+    def __init__(self, path: Path, enabled: bool, progress: Callable[[dict[str, Any]], None]) -> None:
+        self.path, self.enabled, self.progress = path, enabled, progress
+
+    def write(self, event: dict[str, Any]) -> None:
+        if self.enabled:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}) + "\n")
+            self.progress(event)
+
+    def step(self, done: int, total: int, loss: float) -> None:
+        if self.enabled:
+            self.progress({"event": "step", "done": done, "total": total, "loss": loss})
+
+
+def _parameter_groups(model: SlimNet, weight_decay: float) -> list[dict[str, Any]]:
+    """No decay on norms, biases and depthwise convolutions."""
+    depthwise = {
+        id(m.weight) for m in model.modules() if isinstance(m, SlimConv) and not isinstance(m.groups, int)
+    }  # fmt: skip
+    decayed = [p for p in model.parameters() if p.dim() > 1 and id(p) not in depthwise]
+    chosen = {id(p) for p in decayed}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> None:
+    """Cosine to zero, per step, after a linear warm-up."""
+    total = recipe.epochs * steps_per_epoch
+    rate = recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / total))
+    if step < recipe.warmup_steps:
+        rate = recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _average_gradients(model: SlimNet, loss: Tensor, count: int) -> Tensor:
+    """Mean of gradients and loss over the processes, in one reduction."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([*(g.reshape(-1).float() for g in gradients), loss.reshape(1).float()])
+    distributed.all_reduce(flat)
+    flat /= count
+    at = 0
+    for gradient in gradients:
+        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
+        at += gradient.numel()
+    return flat[-1]
+
+
+@torch.no_grad()
+def _average_weights(teacher: SlimNet, model: SlimNet, decay: float) -> None:
+    for held, new in zip(teacher.parameters(), model.parameters(), strict=True):
+        held.lerp_(new, 1.0 - decay)
