@@ -1,0 +1,92 @@
+"""From a frame to the network's input: fit, resize, normalise, lay out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import FrameError
+
+FITS = ("crop", "squash")
+"""crop: the largest centred rectangle of the input's shape; squash: the whole picture, stretched."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """How the network wants its pictures."""
+
+    mean: tuple[float, float, float]
+    """Subtracted from each RGB channel, in 0-255 units."""
+    std: tuple[float, float, float]
+    """Divides each channel after the mean."""
+    fit: str = "crop"
+    crop_share: float = 1.0
+    """With fit "crop": the share of the largest centred rectangle's sides that is kept."""
+
+    def constants(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Scale and offset so that input = pixel * scale + offset, each (1, 1, 3) float32."""
+        scale = 1.0 / np.array(self.std, np.float64)
+        offset = -np.array(self.mean, np.float64) * scale
+        return scale.astype(np.float32).reshape(1, 1, 3), offset.astype(np.float32).reshape(1, 1, 3)
+
+
+def crop_box(height: int, width: int, size_hw: tuple[int, int], share: float = 1.0) -> tuple[int, int, int, int]:
+    """The centred rectangle with the input's aspect ratio: (top, left, rows, columns) in pixels."""
+    scale = min(height / size_hw[0], width / size_hw[1]) * share
+    rows, columns = max(1, int(size_hw[0] * scale)), max(1, int(size_hw[1] * scale))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Area averaging when shrinking, bilinear otherwise; training calibrates with the same function.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB; not changed.
+        size_hw: rows and columns of the result.
+    Returns:
+        (rows, columns, 3) uint8; the picture itself when it has that size already.
+    """
+    import cv2
+
+    height, width = picture.shape[:2]
+    if (height, width) == size_hw:
+        return picture
+    shrinks = size_hw[0] <= height and size_hw[1] <= width
+    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(picture, (size_hw[1], size_hw[0]), interpolation=kernel)  # type: ignore[return-value]
+
+
+def preprocess(
+    pixels: npt.NDArray[np.uint8],
+    spec: TensorSpec,
+    size_hw: tuple[int, int],
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Make the network's input from a picture.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB; not changed.
+        spec: fit and normalisation.
+        size_hw: input size of the operating point.
+        out: (1, 3, rows, columns) float32 to write into; newly allocated when None.
+    Returns:
+        (1, 3, rows, columns) float32, contiguous.
+    Raises:
+        FrameError: the picture is empty.
+    """
+    height, width = pixels.shape[:2]
+    if height == 0 or width == 0:
+        raise FrameError(f"picture is {height}x{width}, expected at least one pixel")
+    if spec.fit == "crop":
+        top, left, rows, columns = crop_box(height, width, size_hw, spec.crop_share)
+        pixels = pixels[top : top + rows, left : left + columns]
+    small = resize_rgb(pixels, size_hw)
+    if out is None:
+        out = np.empty((1, 3, *size_hw), np.float32)
+    scale, offset = spec.constants()
+    np.multiply(small, scale, out=(normalised := np.empty(small.shape, np.float32)), casting="unsafe")
+    normalised += offset
+    np.copyto(out[0], normalised.transpose(2, 0, 1))
+    return out

@@ -1,0 +1,61 @@
+"""The answer for one frame, with everything that led to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.frame import Frame
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which operating point, and why."""
+
+    point: str
+    """Name of the operating point."""
+    reason: str
+    """Why this point: one of the controller's fixed phrases."""
+    predicted_ms: float
+    """Expected latency of the point under the estimated slowdown."""
+    slowdown: float
+    """Estimated ratio of observed latency to the query table."""
+    switched: bool = False
+    """The point differs from the previous frame's."""
+    feasible: bool = True
+    """Some point was expected to meet the budget."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a classifier says of a frame."""
+
+    label: str
+    """Best label, or "unsure" when the confidence is below the point's threshold."""
+    confidence: float
+    """Calibrated probability of the best label, 0-1."""
+    top: tuple[tuple[str, float], ...] = ()
+    """Best labels with their probabilities, best first."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One processed frame."""
+
+    frame: Frame
+    answer: Classification
+    outputs: tuple[npt.NDArray[np.float32], ...]
+    """Raw network outputs, (1, classes) float32; copies, owned by the result."""
+    decision: Decision
+    preprocess_ms: float
+    run_ms: float
+    """Time inside the engine, all steps."""
+    latency_ms: float
+    """From capture to answer for a live source; from the start of processing for a file."""
+    deadline_ms: float
+    dropped: int = 0
+    """Frames that the source dropped so far."""
+    on_time: bool = True
+    extra: dict[str, float] = field(default_factory=dict)
