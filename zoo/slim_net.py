@@ -32,22 +32,27 @@ class FeatureInfo:
     """Input pixels per feature pixel."""
 
 
-class NormBank:
-    """Normalisation statistics of a network, one set for each operating point.
+class NormBank(nn.Module):
+    """Normalisation statistics of a network, one set for each operating point; travels with the state dict.
 
     A point is known by the channel counts that its width gives (so 0.7 and 0.7000001 are one point) and by its
     resolution in pixels.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.entries: dict[str, dict[str, Stats]] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def state(self) -> dict[str, dict[str, Stats]]:
-        """Plain dictionaries of tensors, for a checkpoint."""
+    def get_extra_state(self) -> dict[str, dict[str, Stats]]:
+        """Plain dictionaries of tensors."""
         return self.entries
+
+    def set_extra_state(self, state: dict[str, dict[str, Stats]]) -> None:
+        """Restore what `get_extra_state` gave."""
+        self.entries = {key: dict(entry) for key, entry in state.items()}
 
 
 class SlimNet(nn.Module):
@@ -139,14 +144,6 @@ class SlimNet(nn.Module):
                 "add it to the calibration (zoo calibrate) or choose one of the calibrated points"
             ) from None
 
-    def get_extra_state(self) -> dict[str, dict[str, Stats]]:
-        """The norm bank travels with the state dict."""
-        return self.norm_bank.state()
-
-    def set_extra_state(self, state: dict[str, dict[str, Stats]]) -> None:
-        """Restore the norm bank."""
-        self.norm_bank.entries = {key: dict(entry) for key, entry in state.items()}
-
 
 @torch.no_grad()
 def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, int] | None = None) -> nn.Module:
@@ -170,6 +167,7 @@ def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, in
         plain = copy.deepcopy(model)
     finally:
         model.norm_bank = bank
+    del plain.norm_bank
     for name, module in list(plain.named_modules()):
         if isinstance(module, SLIM_LAYERS):
             stats = entry.get(name) if entry else None
