@@ -1,0 +1,136 @@
+"""ONNX Runtime: one session per resident operating point, buffers bound once, one thread pool for the process."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.backends import BackendOptions
+from edge_runtime.bundle import Bundle
+from edge_runtime.errors import BackendError, missing_package
+from edge_runtime.manifest import OperatingPoint, Program
+from edge_runtime.tensor_recipe import GraphTensors, build_tensors, read_recipe
+
+_global_pool_threads: list[int] = []
+"""The size of the process-wide pool once it is set; ONNX Runtime allows setting it only once."""
+
+
+class OrtRunner:
+    """A session with its input and output bound to preallocated arrays."""
+
+    def __init__(self, session: Any, program: Program, point: OperatingPoint, classes: int) -> None:
+        self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
+        self._output = np.zeros((1, classes), np.float32)
+        self._session, self._name = session, point.name
+        self._binding = session.io_binding()
+        for bind, name, array in (
+            (self._binding.bind_input, program.input, self.input),
+            (self._binding.bind_output, program.output, self._output),
+        ):
+            bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def run(self) -> npt.NDArray[np.float32]:
+        """Logits (1, classes); the runner's own buffer."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime raises its own kinds, all plain
+            raise BackendError(f"{self._name}: ONNX Runtime failed: {error}") from error
+        return self._output
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._binding = self._session = None
+
+
+class OrtBackend:
+    """Builds sessions from a bundle's graphs and weights."""
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_package("onnxruntime", "camera", "run this bundle") from error
+        self._ort: Any = onnxruntime
+        self._bundle, self._options = bundle, options
+        self._recipes: dict[str, GraphTensors] = {}
+        if options.global_thread_pool:
+            self._join_global_pool()
+
+    def _join_global_pool(self) -> None:
+        threads = self._options.threads
+        if not _global_pool_threads:
+            self._ort.set_global_thread_pool_sizes(threads, 1)
+            _global_pool_threads.append(threads)
+        elif _global_pool_threads[0] != threads:
+            raise BackendError(
+                f"onnxruntime: the process already has a pool of {_global_pool_threads[0]} threads, {threads} asked for; "
+                "use the same number everywhere in one process"
+            )
+
+    @cached_property
+    def _classes(self) -> int:
+        return len(self._bundle.manifest.labels)
+
+    def load(self, point: OperatingPoint) -> OrtRunner:
+        """A session for this point."""
+        program = self._bundle.program(point)
+        graph = self._bundle.read(program.file)
+        options = self._session_options(program, point)
+        try:
+            session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            return OrtRunner(session, program, point, self._classes)
+        except Exception as error:
+            raise BackendError(
+                f"{self._bundle.root}: point {point.name!r}: ONNX Runtime {self._ort.__version__} refuses "
+                f"{program.file!r}: {error}"
+            ) from error
+
+    def _session_options(self, program: Program, point: OperatingPoint) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_cpu_mem_arena = self._options.memory_arena
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_free_dimension_override_by_name("height", point.size_hw[0])
+        options.add_free_dimension_override_by_name("width", point.size_hw[1])
+        if self._options.global_thread_pool:
+            options.use_per_session_threads = False
+        else:
+            options.intra_op_num_threads = self._options.threads
+            options.inter_op_num_threads = 1
+        if program.tensors is not None:
+            tensors = self._tensors(program, point)
+            values = [self._ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+            options.add_external_initializers(list(tensors), values)
+        return options
+
+    def _tensors(self, program: Program, point: OperatingPoint) -> dict[str, npt.NDArray[Any]]:
+        name = str(program.tensors)
+        if name not in self._recipes:
+            self._recipes[name] = read_recipe(self._bundle.read(name), f"{self._bundle.root}: {name!r}")
+        table = point.table or point.name
+        return build_tensors(self._recipes[name], self._bundle.weights, self._bundle.tables, table)
+
+    def close(self) -> None:
+        """Sessions belong to their runners; nothing is left here."""
+
+
+def default_threads() -> int:
+    """The cores that this process may use, at most 4: small networks gain nothing beyond."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, usable))
+
+
+def open_backend(bundle: Bundle, options: BackendOptions) -> OrtBackend:
+    """Open ONNX Runtime.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    return OrtBackend(bundle, options)

@@ -1,0 +1,160 @@
+"""The records of manifest.json, schema version 1; docs/bundle.md describes each field."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from edge_runtime.bundle_files import FileFact
+from edge_runtime.preprocess import FITS
+
+SCHEMA_VERSION = 1
+TASKS = ("classification",)
+BACKENDS = ("onnxruntime", "executorch", "null")
+PRECISIONS = ("fp32", "int8")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a frame becomes the network's input: RGB, NCHW float32, (pixel - mean) / std."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: str = "crop"
+    crop_share: float = 1.0
+    resize: str = "area"
+    """"area": area averaging when shrinking, bilinear otherwise."""
+
+    def __post_init__(self) -> None:
+        _require(self.fit in FITS, f"fit is {self.fit!r}, expected one of {', '.join(FITS)}")
+        _require(self.resize == "area", f"resize is {self.resize!r}, expected 'area'")
+        _require(min(self.std) > 0, f"std is {self.std}, expected more than 0")
+        _require(0.0 < self.crop_share <= 1.0, f"crop_share is {self.crop_share}, expected 0 < share <= 1")
+
+
+@dataclass(frozen=True)
+class ChannelRule:
+    """How a width becomes channel counts: make_divisible(base * width, divisor), never below 90 %."""
+
+    rule: str
+    divisor: int
+    width_min: float
+    width_max: float
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.width_min <= self.width_max <= 1.0, "widths must be 0 < width_min <= width_max <= 1")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a backend runs."""
+
+    name: str
+    backend: str
+    precision: str
+    file: str
+    input: str = "image"
+    """ONNX input name; for ExecuTorch the method comes from the point."""
+    output: str = "logits"
+    tensors: str | None = None
+    """File with the recipe of the graph's external weights; None when the program holds its own."""
+
+    def __post_init__(self) -> None:
+        _require(self.backend in BACKENDS, f"backend is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
+        _require(
+            self.precision in PRECISIONS, f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}"
+        )
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One way to run the model."""
+
+    name: str
+    program: str
+    width: float
+    size_hw: tuple[int, int]
+    madds: int
+    accuracy: dict[str, float]
+    """Split -> top-1 accuracy, 0-1, measured with the engine of the program."""
+    table: str | None = None
+    """Key of this point's scales and shifts in the tables file."""
+    method: str | None = None
+    """ExecuTorch method."""
+    temperature: float = 1.0
+    """Logits are divided by it before the softmax (calibrated confidence)."""
+    unsure_below: float = 0.0
+    """Confidence under which the answer is "unsure"."""
+    latency_ms: float | None = None
+    """Median on the machine that built the bundle; a first guess that the device replaces."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.width <= 1.0, f"width is {self.width}, expected 0 < width <= 1")
+        _require(all(8 <= s <= 8192 for s in self.size_hw), f"size_hw is {self.size_hw}, expected 8 to 8192 pixels")
+        _require(all(0.0 <= a <= 1.0 for a in self.accuracy.values()), "accuracy must be 0 to 1")
+        _require("select" in self.accuracy, "accuracy on the select split is missing")
+        _require(self.temperature > 0, f"temperature is {self.temperature}, expected more than 0")
+        _require(self.latency_ms is None or self.latency_ms > 0, "latency_ms must be more than 0")
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Inputs and outputs for a self-test on the device."""
+
+    file: str
+    """npz with `pixels` (N, H, W, 3) uint8 and, for each point, `logits/<point>` (N, classes) float32."""
+    tolerance: float
+    """Largest allowed difference of a logit, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json."""
+
+    schema_version: int
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    programs: tuple[Program, ...]
+    points: tuple[OperatingPoint, ...]
+    files: dict[str, FileFact]
+    channel_rule: ChannelRule | None = None
+    weights: str | None = None
+    """npz of the full network's tensors, each stored once."""
+    tables: str | None = None
+    """npz of the points' scales and shifts."""
+    vectors: Vectors | None = None
+    splits: dict[str, str] = field(default_factory=dict)
+    """Split -> data set and number of pictures, in words."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.task in TASKS, f"task is {self.task!r}, expected one of {', '.join(TASKS)}")
+        _require(len(self.labels) >= 2, "labels: expected at least two")
+        _require(bool(self.points), "points: expected at least one")
+        names = [self.name, *(p.name for p in self.programs), *(p.name for p in self.points)]
+        for name in names:
+            _require(
+                NAME.fullmatch(name) is not None, f"name {name[:80]!r} has other signs than letters, digits, . _ -"
+            )
+        for kind, found in (("program", self.programs), ("point", self.points)):
+            _require(len({p.name for p in found}) == len(found), f"two {kind}s have the same name")
+        programs = {p.name: p for p in self.programs}
+        for point in self.points:
+            _require(
+                point.program in programs, f"point {point.name!r} wants program {point.program!r}, not in the bundle"
+            )
+            if self.channel_rule is not None:
+                low, high = self.channel_rule.width_min, self.channel_rule.width_max
+                _require(
+                    low - 1e-9 <= point.width <= high + 1e-9,
+                    f"point {point.name!r} has width {point.width}, but the net was trained for {low} to {high}",
+                )

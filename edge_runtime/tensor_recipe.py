@@ -1,0 +1,106 @@
+"""Build the weights of one operating point from the tensors that the bundle stores once.
+
+A narrow subnet's weight is a prefix slice of the full network's; the normalisation statistics of the operating point
+are folded into it as one scale per output channel and one shift, which the bundle keeps in small tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import BundleError
+from edge_runtime.records import RecordError, read_record
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorRecipe:
+    """How one external tensor of a graph is made: a slice of a stored tensor, or a run of a table's vector."""
+
+    name: str
+    """Name of the initializer in the graph."""
+    shape: tuple[int, ...]
+    source: str | None = None
+    """Stored tensor; its leading part of this shape is taken along every axis."""
+    scale_at: int | None = None
+    """Multiply output channel i of the slice by the point's scale[scale_at + i]."""
+    vector: str | None = None
+    """Instead of a stored tensor: a vector of the point's table ("shift", ...)."""
+    vector_at: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.vector is None):
+            raise ValueError(f"tensor {self.name[:80]!r}: expected either source or vector")
+        if len(self.shape) > 8 or any(not 0 <= s <= 1 << 24 for s in self.shape):
+            raise ValueError(f"tensor {self.name[:80]!r}: shape {self.shape} is impossible")
+        if self.vector_at < 0 or (self.scale_at is not None and self.scale_at < 0):
+            raise ValueError(f"tensor {self.name[:80]!r}: an offset is negative")
+
+
+@dataclass(frozen=True)
+class GraphTensors:
+    """All external tensors of a graph."""
+
+    tensors: tuple[TensorRecipe, ...]
+
+
+def read_recipe(content: bytes, where: str) -> GraphTensors:
+    """Parse a recipe file.
+
+    Raises:
+        BundleError: it is not one.
+    """
+    try:
+        return read_record(GraphTensors, json.loads(content), where)
+    except (RecordError, ValueError, RecursionError) as error:
+        raise BundleError(f"{where}: not a recipe of weights: {error}") from error
+
+
+def build_tensors(recipe: GraphTensors, weights: Arrays, tables: Arrays, table: str) -> dict[str, npt.NDArray[Any]]:
+    """Make the external tensors of one point.
+
+    Args:
+        recipe: of the point's program.
+        weights: stored tensors of the full network.
+        tables: all points' vectors, "<table>/<vector>".
+        table: the point's key in `tables`.
+    Returns:
+        new contiguous arrays by initializer name; float16 storage becomes float32.
+    Raises:
+        BundleError: a tensor or vector is missing or too small.
+    """
+    return {t.name: _build(t, weights, tables, table) for t in recipe.tensors}
+
+
+def _build(tensor: TensorRecipe, weights: Arrays, tables: Arrays, table: str) -> npt.NDArray[Any]:
+    if tensor.source is None:
+        count = int(np.prod(tensor.shape, dtype=np.int64))
+        return _run(tables, f"{table}/{tensor.vector}", tensor.vector_at, count).reshape(tensor.shape)
+    if tensor.source not in weights:
+        raise BundleError(f"weights: tensor {tensor.source!r} is missing; make the bundle again")
+    stored = weights[tensor.source]
+    if stored.ndim != len(tensor.shape) or any(a > b for a, b in zip(tensor.shape, stored.shape, strict=True)):
+        raise BundleError(f"weights: {tensor.source!r} is {stored.shape}, too small for {tensor.shape}")
+    part = stored[tuple(slice(0, s) for s in tensor.shape)]
+    if tensor.scale_at is None:
+        return np.ascontiguousarray(_widen(part))
+    scale = _run(tables, f"{table}/scale", tensor.scale_at, tensor.shape[0])
+    return np.ascontiguousarray(_widen(part) * scale.reshape((-1,) + (1,) * (part.ndim - 1)))
+
+
+def _run(tables: Arrays, key: str, start: int, count: int) -> npt.NDArray[Any]:
+    vector = tables.get(key)
+    if vector is None or vector.ndim != 1 or start + count > vector.size:
+        raise BundleError(f"tables: {key!r} is missing or too short; make the bundle again")
+    return np.ascontiguousarray(_widen(vector[start : start + count]))
+
+
+def _widen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
