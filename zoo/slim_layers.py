@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 @dataclass(frozen=True)
 class Channels:
-    """How many channels a layer has at each width: make_divisible(base * width, divisor) * ratio.
+    """How many channels a layer has at each width: make_divisible(base * width, divisor) * ratio * segments.
 
     A fixed count (network input, class scores) ignores the width: `Channels.fixed(3)`.
     """
@@ -45,6 +45,8 @@ class Channels:
     divisor: int = 8
     ratio: int = 1
     slim: bool = True
+    segments: int = 1
+    """Equal parts with a meaning of their own (groups, scales, heads): each keeps a prefix, not the whole only."""
 
     @staticmethod
     def fixed(count: int) -> Channels:
@@ -62,16 +64,65 @@ class Channels:
             return self.base
         if not 0.0 < width <= 1.0:
             raise SlimError(f"width is {width}, expected 0 < width <= 1")
-        return make_divisible(self.base * width, self.divisor) * self.ratio
+        return make_divisible(self.base * width, self.divisor) * self.ratio * self.segments
 
     def times(self, ratio: int) -> Channels:
         """This count multiplied by a whole number after rounding (the expansion of a block)."""
-        return Channels(self.base, self.divisor, self.ratio * ratio, self.slim)
+        return replace(self, ratio=self.ratio * ratio)
+
+    def repeated(self, segments: int) -> Channels:
+        """This many equal segments, each as large as this count and slimmed on its own."""
+        if not self.slim:
+            return Channels.fixed(self.base * segments)
+        return replace(self, segments=self.segments * segments)
+
+    def take(self, tensor: Tensor, width: float, axis: int = 0, groups: int = 1) -> Tensor:
+        """The active part of a tensor along one axis.
+
+        Args:
+            tensor: its axis has the full count, or one group's share of it.
+            groups: how many groups share the count; with more than one, the axis is inside a group.
+        """
+        return _prefixes(tensor, axis, max(1, self.segments // groups), self.at(width) // groups)
 
 
-def as_channels(count: Channels | int) -> Channels:
+@dataclass(frozen=True)
+class Joined:
+    """Several channel counts behind each other in one axis (a projection that is split afterwards)."""
+
+    parts: tuple[Channels, ...]
+
+    @property
+    def full(self) -> int:
+        """The count at width 1.0."""
+        return self.at(1.0)
+
+    def at(self, width: float) -> int:
+        """The number of active channels at `width`."""
+        return sum(part.at(width) for part in self.parts)
+
+    def take(self, tensor: Tensor, width: float, axis: int = 0, groups: int = 1) -> Tensor:
+        """The active part of each count, behind each other."""
+        if self.at(width) == tensor.shape[axis]:
+            return tensor
+        pieces = tensor.split([part.full // groups for part in self.parts], axis)
+        taken = [part.take(piece, width, axis, groups) for part, piece in zip(self.parts, pieces, strict=True)]
+        return torch.cat(taken, axis)
+
+
+def as_channels(count: Channels | Joined | int) -> Channels | Joined:
     """An int is a fixed count."""
-    return count if isinstance(count, Channels) else Channels.fixed(count)
+    return Channels.fixed(count) if isinstance(count, int) else count
+
+
+def _prefixes(tensor: Tensor, axis: int, segments: int, active: int) -> Tensor:
+    """`active` entries along the axis: an equal prefix of each of its equal segments."""
+    if active == tensor.shape[axis]:
+        return tensor
+    if segments == 1:
+        return tensor.narrow(axis, 0, active)
+    parts = tensor.unflatten(axis, (segments, -1))
+    return parts.narrow(axis + 1, 0, active // segments).flatten(axis, axis + 1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +170,19 @@ def _ntuple(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
 
 
-class SlimConv(nn.Module):
+class SlimLayer(nn.Module):
+    """A layer whose active part follows the width; `zoo.slim_net.materialise` replaces it by a plain one."""
+
+    def materialise(self, width: float, stats: Stats | None = None) -> nn.Module:
+        """A plain module with copies of what is active at `width`.
+
+        Args:
+            stats: normalisation statistics of the operating point, for layers that have them.
+        """
+        raise NotImplementedError
+
+
+class SlimConv(SlimLayer):
     """A 1-, 2- or 3-d convolution whose active input and output channels follow the width.
 
     Args:
@@ -134,8 +197,8 @@ class SlimConv(nn.Module):
 
     def __init__(
         self,
-        inputs: Channels | int,
-        outputs: Channels | int,
+        inputs: Channels | Joined | int,
+        outputs: Channels | Joined | int,
         kernel_size: int | tuple[int, ...],
         *,
         stride: int | tuple[int, ...] = 1,
@@ -167,13 +230,13 @@ class SlimConv(nn.Module):
 
     def _sliced(self, tensor: Tensor, width: float, inside: bool) -> Tensor:
         """The active part of the weight or the bias."""
-        out = self.outputs.at(width)
-        if isinstance(self.groups, int) and self.groups > 1:  # every group keeps a prefix of its own
-            per_group = tensor.unflatten(0, (self.groups, -1))[:, : out // self.groups]
-            tensor = per_group.flatten(0, 1)
+        if isinstance(self.groups, int) and self.groups > self.outputs.segments:  # each group keeps its own prefix
+            tensor = _prefixes(tensor, 0, self.groups, self.outputs.at(width))
         else:
-            tensor = tensor[:out]
-        return tensor[:, : self.inputs.at(width) // self._groups_at(width)] if inside else tensor
+            tensor = self.outputs.take(tensor, width)
+        if not inside or isinstance(self.groups, Channels):  # depthwise: one input channel per group at every width
+            return tensor
+        return self.inputs.take(tensor, width, 1, self.groups)
 
     def active_parameters(self, width: float) -> tuple[Tensor, Tensor | None]:
         """Views of the weight and the bias that are used at `width`."""
@@ -195,13 +258,13 @@ class SlimConv(nn.Module):
         return f"{self.inputs.full}, {self.outputs.full}, kernel_size={self.kernel_size}, stride={self.stride}"
 
 
-class SlimLinear(nn.Module):
+class SlimLinear(SlimLayer):
     """A linear layer whose active inputs and outputs follow the width.
 
     Shapes: (..., inputs at width) float -> (..., outputs at width).
     """
 
-    def __init__(self, inputs: Channels | int, outputs: Channels | int, bias: bool = True) -> None:
+    def __init__(self, inputs: Channels | int, outputs: Channels | Joined | int, bias: bool = True) -> None:
         super().__init__()
         self.inputs, self.outputs = as_channels(inputs), as_channels(outputs)
         plain = nn.Linear(self.inputs.full, self.outputs.full, bias=bias)
@@ -209,8 +272,8 @@ class SlimLinear(nn.Module):
 
     def active_parameters(self, width: float) -> tuple[Tensor, Tensor | None]:
         """Views of the weight and the bias that are used at `width`."""
-        out = self.outputs.at(width)
-        return self.weight[:out, : self.inputs.at(width)], None if self.bias is None else self.bias[:out]
+        weight = self.inputs.take(self.outputs.take(self.weight, width), width, 1)
+        return weight, None if self.bias is None else self.outputs.take(self.bias, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, *self.active_parameters(current_width()))
@@ -224,7 +287,7 @@ class SlimLinear(nn.Module):
         return f"{self.inputs.full}, {self.outputs.full}, bias={self.bias is not None}"
 
 
-class SlimBatchNorm(nn.Module):
+class SlimBatchNorm(SlimLayer):
     """Batch normalisation with one affine pair, sliced, and statistics that belong to an operating point.
 
     In training it uses the statistics of the batch and tracks nothing, since an average over widths and resolutions
@@ -246,7 +309,7 @@ class SlimBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         point, width = current_point(), current_width()
         active = self.channels.at(width)
-        weight, bias = self.weight[:active], self.bias[:active]
+        weight, bias = self.channels.take(self.weight, width), self.channels.take(self.bias, width)
         if point is not None and point.recorder is not None:
             axes = [axis for axis in range(x.dim()) if axis != 1]
             variance, mean = torch.var_mean(x.float(), axes, correction=0)
@@ -290,13 +353,10 @@ class SlimBatchNorm(nn.Module):
         if stats is not None:
             plain.running_mean.copy_(stats[0])
             plain.running_var.copy_(stats[1])
-        return _copy_parameters(plain, self.weight[:active], self.bias[:active])
+        return _copy_parameters(plain, self.channels.take(self.weight, width), self.channels.take(self.bias, width))
 
     def extra_repr(self) -> str:
         return f"{self.channels.full}, eps={self.eps}"
-
-
-SLIM_LAYERS = (SlimConv, SlimLinear, SlimBatchNorm)
 
 
 @torch.no_grad()

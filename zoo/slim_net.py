@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from zoo.slim_layers import (
-    SLIM_LAYERS,
     ActivePoint,
     NotCalibratedError,
     SlimBatchNorm,
     SlimError,
+    SlimLayer,
     Stats,
     active_point,
+    current_point,
 )
+from zoo.slim_parameters import SlimLayerNorm
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class NormBank(nn.Module):
         """Restore what `get_extra_state` gave."""
         self.entries = {key: dict(entry) for key, entry in state.items()}
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NormBank:
+        """Statistics follow the network to another device or number type."""
+        super()._apply(fn, recurse)
+        self.entries = {
+            key: {name: (fn(mean), fn(variance)) for name, (mean, variance) in entry.items()}
+            for key, entry in self.entries.items()
+        }
+        return self
+
 
 class SlimNet(nn.Module):
     """A network of slimmable layers with the backbone interface that the rest of the zoo stands on.
@@ -84,6 +95,8 @@ class SlimNet(nn.Module):
         Returns:
             logits (N, classes).
         """
+        if width is None and self._is_calibrated() and current_point() is None:
+            width = 1.0  # not the layers' own buffers, which training never fills
         if width is None:
             return self.forward_head(self.forward_until(x, len(self.stages)))
         with self.at(width, tuple(x.shape[-2:])):
@@ -111,7 +124,8 @@ class SlimNet(nn.Module):
 
     def signature(self, width: float) -> str:
         """A short hash of the channel counts at `width`."""
-        counts = [str(m.channels.at(width)) for m in self.modules() if isinstance(m, SlimBatchNorm)]
+        norms = (m for m in self.modules() if isinstance(m, SlimBatchNorm | SlimLayerNorm))
+        counts = [str(norm.channels.at(width)) for norm in norms]
         return hashlib.sha256(",".join(counts).encode()).hexdigest()[:16]
 
     def point_key(self, width: float, resolution: int | tuple[int, int]) -> str:
@@ -133,6 +147,10 @@ class SlimNet(nn.Module):
         with active_point(point):
             yield
 
+    def _is_calibrated(self) -> bool:
+        bank = getattr(self, "norm_bank", None)  # a materialised network has none
+        return bank is not None and len(bank) > 0
+
     def _bank_entry(self, width: float, resolution: int | tuple[int, int]) -> dict[str, Stats] | None:
         if not len(self.norm_bank):
             return None
@@ -152,25 +170,34 @@ def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, in
     Args:
         model: the supernet; it is not changed.
         width: the subnet.
-        resolution: input size in pixels, one int for squares. None is for a network without calibration.
+        resolution: input size in pixels, one int for squares. None is for a network without calibration: narrow
+            norms then have mean 0 and variance 1.
     Returns:
         a module without slimmable layers, in eval mode; `forward(x)` takes pictures of the resolution.
     Raises:
-        NotCalibratedError: the network is calibrated, but not for this point.
+        NotCalibratedError: the network is not calibrated for this point. Without any calibration, full width uses
+            the layers' own statistics and a narrower subnet is refused, unless the resolution is None.
         SlimError: the resolution is missing for a calibrated network.
     """
     if len(model.norm_bank) and resolution is None:
         raise SlimError("materialise: resolution is missing; a calibrated network has statistics per resolution")
     entry = None if resolution is None else model._bank_entry(width, resolution)
-    bank, model.norm_bank = model.norm_bank, NormBank()
-    try:
-        plain = copy.deepcopy(model)
-    finally:
-        model.norm_bank = bank
+    if entry is None and resolution is not None:
+        _refuse_narrow(model, width, resolution)
+    plain = copy.deepcopy(model, {id(model.norm_bank): NormBank()})  # other threads may be using the model: no change
     del plain.norm_bank
     for name, module in list(plain.named_modules()):
-        if isinstance(module, SLIM_LAYERS):
+        if isinstance(module, SlimLayer):
             stats = entry.get(name) if entry else None
             parent = plain.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], module.materialise(width, stats))
     return plain.eval()
+
+
+def _refuse_narrow(model: SlimNet, width: float, resolution: int | tuple[int, int]) -> None:
+    norms = [m for m in model.modules() if isinstance(m, SlimBatchNorm)]
+    if any(norm.channels.at(width) != norm.channels.full for norm in norms):
+        raise NotCalibratedError(
+            f"{type(model).__name__}: no statistics for width {width} at {resolution} pixels; calibrate the network "
+            "first (zoo calibrate), or leave the resolution out where statistics do not matter"
+        )
