@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 Stats = tuple[Tensor, Tensor]
@@ -121,6 +121,11 @@ def _prefixes(tensor: Tensor, axis: int, segments: int, active: int) -> Tensor:
         return tensor
     if segments == 1:
         return tensor.narrow(axis, 0, active)
+    if active % segments:
+        raise SlimError(
+            f"{active} active channels do not divide among {segments} groups; choose a divisor of the channel count "
+            f"that is a multiple of {segments}, or slim each segment (Channels.repeated)"
+        )
     parts = tensor.unflatten(axis, (segments, -1))
     return parts.narrow(axis + 1, 0, active // segments).flatten(axis, axis + 1)
 
@@ -323,16 +328,22 @@ class SlimBatchNorm(SlimLayer):
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
 
     def _synchronised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Normalise by the batch statistics of all processes, which hold equal shares of the batch."""
-        from torch.distributed import get_world_size
-        from torch.distributed.nn.functional import all_reduce  # carries gradients
+        """Normalise by the batch statistics of all processes, which hold equal shares of the batch.
 
+        Each process contributes mean and variance of its share, in a row of its own, so that one reduction gathers
+        them; a mean of squares would lose the variance of channels with a large mean.
+        """
         axes = [axis for axis in range(x.dim()) if axis != 1]
-        moments = torch.stack([x.float().mean(axes), x.float().square().mean(axes)])
-        mean, square = all_reduce(moments) / get_world_size()
+        variance, mean = torch.var_mean(x.float(), axes, correction=0)
+        row = torch.stack([mean, variance])[None]
+        rank, count = distributed.get_rank(), distributed.get_world_size()
+        padded = F.pad(row, (0, 0, 0, 0, rank, count - rank - 1))
+        means, variances = _SumOverProcesses.apply(padded).unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
         shape = [1, -1] + [1] * (x.dim() - 2)
-        scale = weight * torch.rsqrt(square - mean.square() + self.eps)
-        return (x * scale.view(shape) + (bias - mean * scale).view(shape)).to(x.dtype)
+        scale = weight * torch.rsqrt(variance + self.eps)
+        return ((x - mean.view(shape)) * scale.view(shape) + bias.view(shape)).to(x.dtype)
 
     def _statistics(self, point: ActivePoint | None, active: int) -> Stats:
         if point is not None and point.stats is not None:
@@ -359,9 +370,25 @@ class SlimBatchNorm(SlimLayer):
         return f"{self.channels.full}, eps={self.eps}"
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce that carries gradients: what one process receives depends on what every process sent."""
+
+    @staticmethod
+    def forward(ctx: object, mine: Tensor) -> Tensor:
+        total = mine.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
 @torch.no_grad()
 def _copy_parameters(plain: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     plain.weight.copy_(weight)
     if bias is not None:
         plain.bias.copy_(bias)
-    return plain.to(weight.device)
+    return plain.to(weight.device, weight.dtype)
