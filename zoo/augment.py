@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from zoo.pictures import PictureSource, resize_rgb
+from zoo.pictures import PictureSource, centre_square, resize_rgb
 
 AUGMENTATIONS = ("none", "basic", "strong")
-MIN_CROP_SHARE = {"none": 1.0, "basic": 0.25, "strong": 0.15}  # 0.25: MutualNet's value for mobile networks
-JITTER = {"none": 0.0, "basic": 0.4, "strong": 0.5}
+MIN_CROP_SHARE = {"basic": 0.25, "strong": 0.15}  # 0.25: MutualNet's value for mobile networks
+JITTER = {"basic": 0.4, "strong": 0.5}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -33,7 +33,7 @@ def augmented_batch(
         names: which pictures.
         indices: the position of each picture in its split; with seed and epoch it fixes every draw.
         resolution: side of the result in pixels.
-        kind: one of AUGMENTATIONS.
+        kind: one of AUGMENTATIONS; "none" is what evaluation sees.
     Returns:
         (pictures, resolution, resolution, 3) uint8 RGB.
     """
@@ -53,12 +53,12 @@ def shrink_batch(batch: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Generator) -> np.ndarray:
+    if kind == "none":
+        return resize_rgb(centre_square(picture), (resolution, resolution))
     if kind == "strong":
         picture = _soften(picture, draw)
     crop = _random_crop(picture, MIN_CROP_SHARE[kind], draw)
     crop = resize_rgb(crop, (resolution, resolution))
-    if kind == "none":
-        return crop
     if draw.random() < 0.5:
         crop = crop[:, ::-1]
     crop = _jitter(crop, JITTER[kind], draw)
@@ -75,9 +75,7 @@ def _random_crop(picture: np.ndarray, min_share: float, draw: np.random.Generato
         if 0 < rows <= height and 0 < columns <= width:
             top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
             return picture[top : top + rows, left : left + columns]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+    return centre_square(picture)
 
 
 def _jitter(crop: np.ndarray, strength: float, draw: np.random.Generator) -> np.ndarray:

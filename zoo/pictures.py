@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class PictureSource:
             self.names = sorted(self._zip.namelist())
         else:
             raise DataError(f"{self.root}: expected a folder of pictures or a zip of one; check the path")
-        self.names = [n for n in self.names if n.lower().endswith(SUFFIXES) and "/" in n]
+        self.names = [n for n in self.names if _is_picture(n)]
         if not self.names:
             raise DataError(f"{self.root}: no pictures found; expected train/<class>/*.jpg or <class>/*.jpg")
         self.classes = sorted({n.split("/")[-2] for n in self.names})
@@ -64,7 +64,10 @@ class PictureSource:
         found = self._cache.get(name)
         if found is not None:
             return found
-        bgr = cv2.imdecode(np.frombuffer(self._read(name), np.uint8), cv2.IMREAD_COLOR)
+        try:
+            bgr = cv2.imdecode(np.frombuffer(self._read(name), np.uint8), cv2.IMREAD_COLOR)
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
+            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it") from error
         if bgr is None:
             raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it")
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -78,8 +81,7 @@ class PictureSource:
             return (self.root / name).read_bytes()
         if self._zip is None:
             self._zip = zipfile.ZipFile(self.root)
-        with self._zip.open(name) as stream:
-            return io.BytesIO(stream.read()).getvalue()
+        return self._zip.read(name)
 
     def _part(self, folders: Sequence[str]) -> list[str]:
         return [n for n in self.names if len(n.split("/")) > 2 and n.split("/")[-3] in folders]
@@ -96,15 +98,21 @@ class PictureSource:
             select: pictures for the query table, thresholds and every other choice.
             seed: of the cut; it is part of a checkpoint's provenance.
         Returns:
-            "train", "calib", "select" and, where the source has a test folder, "test".
+            "train", "calib", "select" and, where the source has a test folder (TEST_FOLDERS, all of them together),
+            "test".
+        Raises:
+            DataError: too few pictures, or a class without any.
         """
         test = self._part(TEST_FOLDERS)
         pool = self._split(self._part(["train"]) or [n for n in self.names if n not in set(test)])
-        if len(pool) <= calib + select:
+        if min(calib, select) < 0 or len(pool) <= calib + select:
             raise DataError(
                 f"{self.root}: {len(pool)} training pictures cannot give {calib} for calib and {select} for select; "
                 "ask for fewer or add pictures"
             )
+        for label, name in enumerate(self.classes):
+            if not np.any(pool.labels == label):
+                raise DataError(f"{self.root}: class {name!r} has no training pictures; add some or remove its folder")
         order = np.random.default_rng(seed).permutation(len(pool))
         rank = np.empty(len(pool))  # position of each picture within its class, as a share of the class
         for label in range(len(self.classes)):
@@ -116,6 +124,13 @@ class PictureSource:
         if test:
             found["test"] = self._split(test)
         return found
+
+
+def _is_picture(name: str) -> bool:
+    """A picture inside a class folder; hidden files and what archivers leave behind are not."""
+    parts = name.split("/")
+    hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
+    return len(parts) > 1 and not hidden and name.lower().endswith(SUFFIXES)
 
 
 def resize_rgb(picture: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
