@@ -95,9 +95,9 @@ class CoreFrequency:
         self._files: list[Path] = []
         self._cores: list[list[int]] = []
         for policy in sorted_glob(cpus / "cpufreq", "policy*"):
-            cores = [int(core) for core in (read_text(policy / "affected_cpus") or "").split() if core.isdecimal()]
+            cores = [parse_int(core) for core in (read_text(policy / "affected_cpus") or "").split()]
             self._files.append(policy / "scaling_cur_freq")
-            self._cores.append(cores)
+            self._cores.append([core for core in cores if core is not None])
         self._mhz: list[float | None] = [None] * len(self._files)
         self._next = 0
 
