@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,13 @@ class Recipe:
     """Unaugmented training pictures for the normalisation statistics (calib is kept for activation ranges)."""
 
     def __post_init__(self) -> None:
+        for key in dataclasses.fields(self):
+            value = getattr(self, key.name)
+            expected, fits = KINDS.get(str(key.type), ("", None))
+            _check(fits is None or fits(value), key.name, value, expected)
+            low, high = LIMITS.get(key.name, (-math.inf, math.inf))
+            below = "" if high == math.inf else f" and below {high}"
+            _check(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more{below}")
         _check(self.model in MODELS, "model", self.model, f"one of {', '.join(sorted(MODELS))}")
         _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         _check(
@@ -66,9 +75,9 @@ class Recipe:
         )
         _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
-        _check(self.epochs > 0, "epochs", self.epochs, "1 or more")
-        _check(self.batch_size > 1, "batch_size", self.batch_size, "2 or more")
-        _check(0.0 <= self.ema_teacher < 1.0, "ema_teacher", self.ema_teacher, "0 <= decay < 1")
+        _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
+        _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
+        _check(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
@@ -85,11 +94,19 @@ class Recipe:
 
     @staticmethod
     def from_file(path: str | Path) -> Recipe:
-        """Read a TOML recipe."""
+        """Read a TOML recipe.
+
+        Raises:
+            RecipeError: as from_dict, or the file is not readable TOML; the message starts with the path.
+        """
         try:
-            return Recipe.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"{path}: not a readable recipe: {error}") from error
+        try:
+            return Recipe.from_dict(values)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a log."""
@@ -98,6 +115,43 @@ class Recipe:
     def points(self) -> list[tuple[float, int]]:
         """Every (width, resolution) to calibrate and evaluate, largest first."""
         return [(w, r) for w in sorted(self.widths, reverse=True) for r in sorted(self.resolutions, reverse=True)]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_whole(value)
+
+
+# type of a field, as written above -> (how to say it, what fits)
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "str": ("text", lambda value: isinstance(value, str)),
+    "int": ("a whole number", _is_whole),
+    "float": ("a number", _is_number),
+    "tuple[float, ...]": ("a list of numbers", lambda value: isinstance(value, tuple) and all(map(_is_number, value))),
+    "tuple[int, ...]": (
+        "a list of whole numbers", lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
+    ),
+    "dict[str, Any]": ("a table", lambda value: isinstance(value, dict)),
+}  # fmt: skip
+
+# key -> smallest value, and the first value that is too large
+LIMITS: dict[str, tuple[float, float]] = {
+    "random_widths": (0, math.inf),
+    "epochs": (1, math.inf),
+    "batch_size": (2, math.inf),
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "warmup_steps": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "ema_teacher": (0, 1),
+    "seed": (0, math.inf),
+    "calib_pictures": (0, math.inf),
+    "select_pictures": (0, math.inf),
+    "norm_pictures": (1, math.inf),
+}
 
 
 def _check(holds: bool, key: str, value: object, expected: str) -> None:
