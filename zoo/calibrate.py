@@ -33,8 +33,9 @@ def to_tensor(
 def point_statistics(model: SlimNet, width: float, batches: Iterable[Tensor]) -> dict[str, Stats]:
     """Average mean and variance of each normalisation layer over the batches, at one width.
 
-    The average is cumulative (equal weights), as MutualNet does after training; batches are of deployment pictures,
-    since statistics of another resize kernel describe another network.
+    As MutualNet does after training: each layer normalises by its batch, and the statistics of the batches are
+    averaged, a short last batch by its share. Batches are of deployment pictures, since statistics of another resize
+    kernel describe another network. The model is left in eval mode.
 
     Raises:
         ValueError: there is no batch.
@@ -46,11 +47,11 @@ def point_statistics(model: SlimNet, width: float, batches: Iterable[Tensor]) ->
         recorder: dict[str, Stats] = {}
         with active_point(ActivePoint(width, recorder=recorder)):
             model(batch)
-        count += 1
+        count += len(batch)
         for name, stats in recorder.items():
             held = sums.setdefault(name, [torch.zeros_like(s) for s in stats])
             for total, value in zip(held, stats, strict=True):
-                total += value
+                total += value * len(batch)
     if count == 0:
         raise ValueError("calibration: no pictures; give the calibration split at least one batch")
     return {name: (mean.cpu() / count, variance.cpu() / count) for name, (mean, variance) in sums.items()}
@@ -73,7 +74,6 @@ def calibrate(
         mean, std: normalisation in 0-255 units.
     """
     device = next(model.parameters()).device
-    model.norm_bank.entries = {}
     by_resolution: dict[int, list[float]] = {}
     for width, resolution in points:
         by_resolution.setdefault(resolution, []).append(width)

@@ -29,7 +29,7 @@ def evaluate_points(
     Pictures go through the deployment resize.
 
     Returns:
-        rows with width, resolution, madds and "<split>_accuracy".
+        rows with width, resolution, madds and "<split>_accuracy"; a split without pictures has no entry.
     """
     device = next(model.parameters()).device
     rows = []
@@ -38,11 +38,13 @@ def evaluate_points(
         row: dict[str, Any] = {"width": width, "resolution": resolution}
         row["madds"] = count_madds(plain, (1, 3, resolution, resolution))
         for name, split in splits.items():
+            if not len(split):
+                continue
             right = 0
             for at in range(0, len(split), batch_size):
                 batch = evaluation_batch(source, split.names[at : at + batch_size], resolution)
                 predicted = plain(to_tensor(batch, mean, std, device)).argmax(1).cpu().numpy()
                 right += int(np.sum(predicted == split.labels[at : at + batch_size]))
-            row[f"{name}_accuracy"] = right / max(1, len(split))
+            row[f"{name}_accuracy"] = right / len(split)
         rows.append(row)
     return rows
