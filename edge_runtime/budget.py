@@ -22,7 +22,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.deadline_ms) and self.deadline_ms > 0):
-            raise BudgetError(f"deadline is {self.deadline_ms} ms, expected more than 0; give a positive latency or fps")
+            raise BudgetError(
+                f"deadline is {self.deadline_ms} ms, expected more than 0; give a positive latency or fps"
+            )
         if not 0.0 <= self.min_accuracy <= 1.0:
             raise BudgetError(f"minimum accuracy is {self.min_accuracy}, expected 0 to 1 (0.6 means 60 %)")
         if self.battery_floor_share is not None and not 0.0 <= self.battery_floor_share <= 1.0:

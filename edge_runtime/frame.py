@@ -26,4 +26,6 @@ class Frame:
     def __post_init__(self) -> None:
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise FrameError(f"frame {self.index}: pixels are {self.pixels.dtype} {shape}, expected uint8 (H, W, 3) RGB")
+            raise FrameError(
+                f"frame {self.index}: pixels are {self.pixels.dtype} {shape}, expected uint8 (H, W, 3) RGB"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ class TensorSpec:
     crop_share: float = 1.0
     """With fit "crop": the share of the largest centred rectangle's sides that is kept."""
 
+    @functools.cached_property
     def constants(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Scale and offset so that input = pixel * scale + offset, each (1, 1, 3) float32."""
         scale = 1.0 / np.array(self.std, np.float64)
@@ -85,8 +87,8 @@ def preprocess(
     small = resize_rgb(pixels, size_hw)
     if out is None:
         out = np.empty((1, 3, *size_hw), np.float32)
-    scale, offset = spec.constants()
-    np.multiply(small, scale, out=(normalised := np.empty(small.shape, np.float32)), casting="unsafe")
+    scale, offset = spec.constants
+    normalised = small * scale
     normalised += offset
     np.copyto(out[0], normalised.transpose(2, 0, 1))
     return out

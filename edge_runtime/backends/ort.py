@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +21,15 @@ _global_pool_threads: list[int] = []
 class OrtRunner:
     """A session with its input and output bound to preallocated arrays."""
 
-    def __init__(self, session: Any, program: Program, point: OperatingPoint, classes: int) -> None:
+    def __init__(
+        self,
+        session: Any,
+        program: Program,
+        point: OperatingPoint,
+        classes: int,
+        tensors: dict[str, npt.NDArray[Any]],
+    ) -> None:
+        self._tensors = tensors  # the session borrows this memory
         self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
         self._output = np.zeros((1, classes), np.float32)
         self._session, self._name = session, point.name
@@ -44,6 +51,7 @@ class OrtRunner:
     def close(self) -> None:
         """Drop the session."""
         self._binding = self._session = None
+        self._tensors = {}
 
 
 class OrtBackend:
@@ -69,7 +77,7 @@ class OrtBackend:
             _global_pool_threads.append(threads)
         elif _global_pool_threads[0] != threads:
             raise BackendError(
-                f"onnxruntime: the process already has a pool of {_global_pool_threads[0]} threads, {threads} asked for; "
+                f"onnxruntime: this process has a pool of {_global_pool_threads[0]} threads, {threads} asked for; "
                 "use the same number everywhere in one process"
             )
 
@@ -81,17 +89,18 @@ class OrtBackend:
         """A session for this point."""
         program = self._bundle.program(point)
         graph = self._bundle.read(program.file)
-        options = self._session_options(program, point)
+        tensors = {} if program.tensors is None else self._tensors(program, point)
+        options = self._session_options(point, tensors)
         try:
             session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            return OrtRunner(session, program, point, self._classes)
+            return OrtRunner(session, program, point, self._classes, tensors)
         except Exception as error:
             raise BackendError(
                 f"{self._bundle.root}: point {point.name!r}: ONNX Runtime {self._ort.__version__} refuses "
                 f"{program.file!r}: {error}"
             ) from error
 
-    def _session_options(self, program: Program, point: OperatingPoint) -> Any:
+    def _session_options(self, point: OperatingPoint, tensors: dict[str, npt.NDArray[Any]]) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = self._options.memory_arena
@@ -104,8 +113,7 @@ class OrtBackend:
         else:
             options.intra_op_num_threads = self._options.threads
             options.inter_op_num_threads = 1
-        if program.tensors is not None:
-            tensors = self._tensors(program, point)
+        if tensors:
             values = [self._ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
             options.add_external_initializers(list(tensors), values)
         return options
@@ -119,12 +127,6 @@ class OrtBackend:
 
     def close(self) -> None:
         """Sessions belong to their runners; nothing is left here."""
-
-
-def default_threads() -> int:
-    """The cores that this process may use, at most 4: small networks gain nothing beyond."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, usable))
 
 
 def open_backend(bundle: Bundle, options: BackendOptions) -> OrtBackend:

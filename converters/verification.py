@@ -1,0 +1,96 @@
+"""Compare a bundle's points with torch, on real pictures, through the engine that the device will use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from converters.errors import ConversionError
+from edge_runtime.backends import Backend
+from edge_runtime.bundle import Bundle
+from edge_runtime.manifest import OperatingPoint
+from edge_runtime.preprocess import preprocess
+
+MIN_AGREEMENT = 0.999
+MAX_RELATIVE_ERROR = 1e-3  # of the largest logit; float32 with another order of summation stays near 1e-5
+
+
+@dataclass(frozen=True)
+class PointCheck:
+    """How one point does in its engine."""
+
+    point: str
+    max_relative_error: float
+    """Largest difference of a logit from torch's, as a share of the picture's largest logit."""
+    agreement: float
+    """Share of pictures whose best class equals torch's."""
+    accuracy: dict[str, float]
+    """Split -> share of pictures whose best class is right."""
+
+
+def engine_logits(
+    backend: Backend, bundle: Bundle, point: OperatingPoint, pictures: list[np.ndarray]
+) -> npt.NDArray[np.float32]:
+    """Run the real road for each picture: preprocess, engine.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB each.
+    Returns:
+        (pictures, classes) float32.
+    """
+    runner = backend.load(point)
+    rows = []
+    try:
+        for picture in pictures:
+            preprocess(picture, bundle.spec, point.size_hw, out=runner.input)
+            rows.append(runner.run()[0].copy())
+    finally:
+        runner.close()
+    return np.stack(rows)
+
+
+@torch.no_grad()
+def torch_logits(
+    model: nn.Module, bundle: Bundle, size_hw: tuple[int, int], pictures: list[np.ndarray]
+) -> npt.NDArray[np.float32]:
+    """The reference: the same preprocessing, torch's arithmetic. (pictures, classes) float32."""
+    rows = []
+    for at in range(0, len(pictures), 100):
+        batch = np.concatenate([preprocess(p, bundle.spec, size_hw) for p in pictures[at : at + 100]])
+        rows.append(model(torch.from_numpy(batch)).numpy())
+    return np.concatenate(rows)
+
+
+def compare(point: str, reference: np.ndarray, found: np.ndarray, labels: dict[str, np.ndarray]) -> PointCheck:
+    """Differences of one point.
+
+    Args:
+        reference, found: (pictures, classes), the splits one after the other in the order of `labels`.
+        labels: split -> (pictures,) int64.
+    """
+    largest = np.abs(reference).max(1, keepdims=True).clip(1e-6)
+    accuracy, at = {}, 0
+    best = found.argmax(1)
+    for split, expected in labels.items():
+        accuracy[split] = float(np.mean(best[at : at + len(expected)] == expected))
+        at += len(expected)
+    error = float((np.abs(reference - found) / largest).max())
+    return PointCheck(point, error, float(np.mean(best == reference.argmax(1))), accuracy)
+
+
+def require_parity(check: PointCheck) -> None:
+    """Refuse a point that differs from torch.
+
+    Raises:
+        ConversionError: with the figures.
+    """
+    if check.agreement < MIN_AGREEMENT or not check.max_relative_error <= MAX_RELATIVE_ERROR:
+        raise ConversionError(
+            f"point {check.point}: the engine agrees with torch on {check.agreement:.2%} of the pictures "
+            f"(expected at least {MIN_AGREEMENT:.1%}) with a largest error of {check.max_relative_error:.1e} "
+            f"(expected at most {MAX_RELATIVE_ERROR:.0e}); the bundle is not written"
+        )

@@ -1,0 +1,64 @@
+"""The road of a frame: choose, preprocess, run, answer, learn. The only file that knows the order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from edge_runtime.budget import Budget
+from edge_runtime.bundle import Bundle
+from edge_runtime.controller import Controller
+from edge_runtime.frame import Frame
+from edge_runtime.postprocess import classify
+from edge_runtime.preprocess import preprocess
+from edge_runtime.readings import Readings
+from edge_runtime.residency import ResidentSet
+from edge_runtime.result import Result
+
+OVERHEAD_MEMORY = 0.9  # weight of the past in the running mean of what a frame costs beside the engine
+
+
+class Pipeline:
+    """Takes frames one at a time; the controller and the resident set are its state."""
+
+    def __init__(
+        self, bundle: Bundle, resident: ResidentSet, controller: Controller, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.bundle, self.resident, self.controller, self._clock = bundle, resident, controller, clock
+        self._points = {p.name: p for p in bundle.manifest.points}
+        self._overhead_ms = 0.0
+
+    def process(
+        self, frame: Frame, budget: Budget, readings: Readings, *, live: bool = False, dropped: int = 0
+    ) -> Result:
+        """Answer one frame at the operating point that fits the moment.
+
+        Args:
+            frame: the picture.
+            budget, readings: what is wanted, and how the device is.
+            live: the frame's age counts: its latency begins at capture.
+            dropped: frames that the source lost so far.
+        """
+        started_s = self._clock()
+        begin_s = min(frame.captured_s, started_s) if live else started_s
+        age_ms = (started_s - begin_s) * 1000.0 + self._overhead_ms
+        decision = self.controller.choose(started_s, budget, readings, self.resident.names, age_ms)
+        point, runner = self._points[decision.point], self.resident.runner(decision.point)
+
+        preprocess(frame.pixels, self.bundle.spec, point.size_hw, out=runner.input)
+        prepared_s = self._clock()
+        logits = runner.run()
+        finished_s = self._clock()
+        answer = classify(logits, self.bundle.manifest.labels, point.temperature, point.unsure_below)
+        outputs = (logits.copy(),)
+        answered_s = self._clock()
+
+        run_ms = (finished_s - prepared_s) * 1000.0
+        self.controller.observe(decision.point, run_ms)
+        beside_ms = (answered_s - started_s) * 1000.0 - run_ms
+        self._overhead_ms = OVERHEAD_MEMORY * self._overhead_ms + (1.0 - OVERHEAD_MEMORY) * beside_ms
+        latency_ms = (answered_s - begin_s) * 1000.0
+        return Result(
+            frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
+            budget.deadline_ms, dropped, latency_ms <= budget.deadline_ms,
+        )  # fmt: skip

@@ -1,0 +1,263 @@
+"""What applications use: load a bundle, hand in frames, get answers within the budget."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.backends import Backend, BackendOptions, open_backend
+from edge_runtime.budget import Budget
+from edge_runtime.bundle import Bundle
+from edge_runtime.controller import Controller, LadderPoint
+from edge_runtime.errors import BundleError
+from edge_runtime.frame import Frame
+from edge_runtime.manifest import OperatingPoint
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.readings import Readings
+from edge_runtime.residency import ResidentSet
+from edge_runtime.result import Decision, Result
+from edge_runtime.sensor_loop import SensorLoop, Sensors
+from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
+
+OnSwitch = Callable[[Decision, Decision], None]
+
+
+class FrameSource(Protocol):
+    """Where frames come from; edge_runtime.sources makes them."""
+
+    name: str
+    live: bool
+    dropped: int
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames, in order."""
+
+
+class Runtime:
+    """A loaded bundle with its controller. Not for use by several threads at once.
+
+    Use `Runtime.load`; close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        points: tuple[OperatingPoint, ...],
+        *,
+        budget: Budget,
+        sensors: Sensors,
+        sensor_period_s: float = 1.0,
+        telemetry: TelemetryFile | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.bundle, self.points, self.budget = bundle, points, budget
+        """`budget` may be set at any moment; it holds from the next frame."""
+        self._backend, self._telemetry, self._clock = backend, telemetry, clock
+        self._new_ladder: tuple[LadderPoint, ...] | None = None
+        self._callbacks: list[OnSwitch] = []
+        self._last: Decision | None = None
+        self._frames = 0
+        self._resident = ResidentSet(backend, points, self._publish_ladder)
+        self._controller = Controller(self._ladder())
+        self._pipeline = Pipeline(bundle, self._resident, self._controller, clock)
+        self._sensors = SensorLoop(sensors, sensor_period_s, clock)
+        self._write_start()
+
+    @staticmethod
+    def load(
+        bundle: str | Path | Bundle,
+        *,
+        backend: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        budget: Budget | None = None,
+        sensors: Sensors | None = None,
+        adapt: bool = True,
+        telemetry: str | Path | None = None,
+        global_thread_pool: bool = False,
+        memory_arena: bool = True,
+        warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    ) -> Runtime:
+        """Open a bundle and start building its points in the background.
+
+        Args:
+            bundle: folder NAME.bundle, or one that is already loaded.
+            backend: "onnxruntime", "executorch" or "null"; None takes the first that the bundle has a program for.
+            precision: "fp32" or "int8"; None takes all programs of the backend.
+            threads: for the engine; None takes the usable cores, at most 4.
+            budget: deadline and floors; None is 30 frames per second.
+            sensors: None reads this device.
+            adapt: False stays at the most accurate point.
+            telemetry: a JSON-lines file to write.
+            global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
+            memory_arena: let the engine keep an arena; off saves memory and costs some speed.
+            warn: receives single sentences about what went wrong while the run goes on.
+        Raises:
+            BundleError, BackendError, SinkError: with the reason.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        name = backend or opened.manifest.programs[0].backend
+        points = opened.points_for(name, precision)
+        options = BackendOptions(threads or default_threads(), precision, global_thread_pool, memory_arena)
+        engine = open_backend(name, opened, options)
+        if sensors is None:
+            from edge_runtime.sensors import DeviceSensors
+
+            sensors = DeviceSensors()
+        recording = None if telemetry is None else TelemetryFile(telemetry, warn)
+        runtime = Runtime(opened, engine, points, budget=budget or Budget(), sensors=sensors, telemetry=recording)
+        if not adapt:
+            runtime.pin(max(points, key=lambda p: p.accuracy["select"]).name)
+        return runtime
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.bundle.manifest.labels
+
+    @property
+    def ready(self) -> bool:
+        """All points are resident; frames are answered before that too, by those that are."""
+        return self._resident.ready
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Wait until all points are resident.
+
+        Raises:
+            BackendError: one of them cannot be built.
+        """
+        ready = self._resident.wait(timeout_s)
+        self._resident.raise_failure()
+        return ready
+
+    @property
+    def readings(self) -> Readings:
+        """The latest of the sensors."""
+        return self._sensors.latest
+
+    def latency_ms(self, point: str) -> float:
+        """The query table: expected run time of a point on a quiet device, milliseconds."""
+        return next(p.latency_ms for p in self._controller.ladder if p.name == point)
+
+    @property
+    def pinned(self) -> str | None:
+        """The point that is forced, or None."""
+        return self._controller.pinned
+
+    def pin(self, point: str) -> None:
+        """Use one point for every frame until `unpin`; builds it first if needed.
+
+        Raises:
+            BundleError: there is no such point.
+        """
+        found = next((p for p in self.points if p.name == point), None)
+        if found is None:
+            raise BundleError(f"no operating point {point!r}; choose one of {', '.join(p.name for p in self.points)}")
+        self._resident.add(found)
+        self._controller.pinned = point
+
+    def unpin(self) -> None:
+        """Adapt again."""
+        self._controller.pinned = None
+
+    def on_switch(self, callback: OnSwitch) -> None:
+        """Call `callback(old, new)` after each frame whose point differs from the frame before."""
+        self._callbacks.append(callback)
+
+    def infer(self, frame: Frame | npt.NDArray[np.uint8], *, live: bool = False, dropped: int = 0) -> Result:
+        """Answer one picture.
+
+        Args:
+            frame: a Frame, or pixels (H, W, 3) uint8 RGB.
+            live: count the frame's age against the deadline.
+            dropped: frames lost before it, for the record.
+        Raises:
+            FrameError, BackendError: this frame cannot be answered.
+        """
+        if not isinstance(frame, Frame):
+            frame = Frame(frame, self._frames, self._clock())
+        if self._new_ladder is not None:
+            ladder, self._new_ladder = self._new_ladder, None
+            self._controller.replace_ladder(ladder)
+        self._resident.raise_failure()
+        readings = self._sensors.latest
+        result = self._pipeline.process(frame, self.budget, readings, live=live, dropped=dropped)
+        self._frames += 1
+        if self._telemetry is not None:
+            self._telemetry.write(frame_record(result, readings))
+        if result.decision.switched and self._last is not None:
+            for callback in self._callbacks:
+                callback(self._last, result.decision)
+        self._last = result.decision
+        return result
+
+    def stream(self, source: FrameSource) -> Iterator[Result]:
+        """Answer the frames of a source, lazily, until it ends.
+
+        Raises:
+            StreamBroken: the source failed; frames before that were answered.
+        """
+        for frame in source.frames():
+            yield self.infer(frame, live=source.live, dropped=source.dropped)
+
+    def close(self) -> None:
+        """Stop the background threads and release the engine."""
+        self._sensors.close()
+        self._resident.close()
+        self._backend.close()
+        if self._telemetry is not None:
+            self._telemetry.write({"event": "end", "frames": self._frames, "switches": self._controller.switches})
+            self._telemetry.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _publish_ladder(self) -> None:
+        """From the background thread: the device has measured every point; the frame path takes it up."""
+        self._new_ladder = self._ladder()
+
+    def _ladder(self) -> tuple[LadderPoint, ...]:
+        """The query table: measured where the point is resident, else scaled from the bundle's figures."""
+        measured = self._resident.measured_ms
+        ratios = [measured[p.name] / _guess_ms(p) for p in self.points if p.name in measured]
+        ratio = sorted(ratios)[len(ratios) // 2]
+        return tuple(
+            LadderPoint(p.name, p.accuracy["select"], measured.get(p.name, _guess_ms(p) * ratio)) for p in self.points
+        )
+
+    def _write_start(self) -> None:
+        if self._telemetry is None:
+            return
+        points: list[dict[str, Any]] = [
+            {"name": p.name, "width": p.width, "size_hw": p.size_hw, "accuracy": p.accuracy["select"], "madds": p.madds}
+            for p in self.points
+        ]
+        self._telemetry.write({
+            "event": "start", "schema_version": TELEMETRY_SCHEMA, "bundle": self.bundle.manifest.name,
+            "backend": self._backend.name, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "points": points,
+        })  # fmt: skip
+
+
+def _guess_ms(point: OperatingPoint) -> float:
+    return point.latency_ms or point.madds * 1e-7
+
+
+def default_threads() -> int:
+    """The cores that this process may use, at most 4: small networks gain nothing beyond."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, usable))

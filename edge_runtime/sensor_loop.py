@@ -1,0 +1,51 @@
+"""Read the sensors on their own slow period, beside the frame path."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from edge_runtime.readings import UNKNOWN, Readings
+
+
+class Sensors(Protocol):
+    """Anything that can say how the device is."""
+
+    def read(self, now_s: float) -> Readings:
+        """All readings now; unknown ones are None. Does not raise."""
+
+
+class NoSensors:
+    """Knows nothing."""
+
+    def read(self, now_s: float) -> Readings:
+        """Unknown."""
+        return UNKNOWN
+
+
+class SensorLoop:
+    """A thread that keeps `latest` fresh.
+
+    Args:
+        sensors: what to read.
+        period_s: time between two readings.
+        clock: the pipeline's clock.
+    """
+
+    def __init__(self, sensors: Sensors, period_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sensors, self._period_s, self._clock = sensors, period_s, clock
+        self._stop = threading.Event()
+        self.latest = sensors.read(clock())
+        self._thread = threading.Thread(target=self._run, name="edge-runtime-sensors", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_s):
+            self.latest = self._sensors.read(self._clock())
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        self._thread.join()
