@@ -31,7 +31,7 @@ from zoo.recipe import Recipe
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz", "vectors/selftest.npz"
 SPLITS = ("select", "test")
-VECTOR_PICTURES, VECTOR_SIDE, VECTOR_TOLERANCE = 4, 96, 0.02
+VECTOR_PICTURES, VECTOR_SIDE, VECTOR_TOLERANCE = 3, 64, 0.02
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,165 @@
+"""The edge-runtime command. Each command parses, calls one function, prints, and returns a code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+try:
+    import click
+except ImportError:  # the command belongs to an extra; say so instead of a traceback
+    print(
+        "error: click is not installed; it is needed for this command: pip install 'edge-runtime[camera]'",
+        file=sys.stderr,
+    )
+    sys.exit(4)
+
+from edge_runtime.budget import Budget
+from edge_runtime.bundle import Bundle, default_bundle_path
+from edge_runtime.errors import EdgeRuntimeError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Adaptive inference: one model, many operating points, chosen frame by frame."""
+
+
+@cli.command()
+@click.option("--source", "-i", default="demo", show_default=True, help="Camera index, file, folder, URL, or demo.")
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="NAME.bundle; default: the shipped one.")
+@click.option("--backend", default=None, help="onnxruntime, executorch or null; default: the bundle's first.")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default=None, help="Default: all of the bundle.")
+@click.option("--threads", type=click.IntRange(1, 64), default=None, help="Default: the usable cores, at most 4.")
+@click.option("--target-fps", type=float, default=30.0, show_default=True, help="The deadline is one period of it.")
+@click.option("--max-latency-ms", type=float, default=None, help="The deadline itself; wins over --target-fps.")
+@click.option("--min-accuracy", type=float, default=0.0, show_default=True, help="0 to 1, on the select split.")
+@click.option("--pin", default=None, metavar="POINT", help="Use one operating point throughout.")
+@click.option("--no-adapt", is_flag=True, help="Stay at the most accurate point.")
+@click.option("--max-frames", type=click.IntRange(1), default=None)
+@click.option("--telemetry", type=click.Path(path_type=Path), default=None, help="Write one JSON line a frame.")
+def run(
+    source: str,
+    bundle: Path | None,
+    backend: str | None,
+    precision: str | None,
+    threads: int | None,
+    target_fps: float,
+    max_latency_ms: float | None,
+    min_accuracy: float,
+    pin: str | None,
+    no_adapt: bool,
+    max_frames: int | None,
+    telemetry: Path | None,
+) -> None:
+    """Answer the frames of a source; one JSON line each on standard output."""
+    from edge_runtime.runtime import Runtime
+    from edge_runtime.sources import open_source
+    from edge_runtime.telemetry import frame_record
+
+    budget = Budget.from_fps(target_fps, min_accuracy)
+    if max_latency_ms is not None:
+        budget = Budget(max_latency_ms, min_accuracy)
+    with (
+        Runtime.load(
+            bundle or default_bundle_path(), backend=backend, precision=precision, threads=threads, budget=budget,
+            adapt=not no_adapt, telemetry=telemetry, global_thread_pool=True,
+        ) as runtime,
+        open_source(source) as frames,
+    ):  # fmt: skip
+        if pin is not None:
+            runtime.pin(pin)
+        for count, result in enumerate(runtime.stream(frames), start=1):
+            click.echo(json.dumps(frame_record(result, runtime.readings)))
+            if count == max_frames:
+                break
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def inspect(bundle: Path | None, form: str) -> None:
+    """Check a bundle and show what is in it."""
+    opened = Bundle.load(bundle or default_bundle_path())
+    manifest = opened.manifest
+    rows = [
+        {
+            "point": p.name, "width": p.width, "size_hw": list(p.size_hw), "madds": p.madds, "accuracy": p.accuracy,
+            "latency_ms": p.latency_ms,
+        }
+        for p in sorted(manifest.points, key=lambda p: p.madds)
+    ]  # fmt: skip
+    size = sum(f.size_bytes for f in manifest.files.values())
+    if form == "json":
+        click.echo(json.dumps({"name": manifest.name, "labels": manifest.labels, "size_bytes": size, "points": rows}))
+        return
+    click.echo(
+        f"{manifest.name}: {manifest.task}, {len(manifest.labels)} labels, {len(rows)} points, {size / 1e6:.2f} MB"
+    )
+    click.echo(f"labels: {', '.join(manifest.labels[:30])}{' ...' if len(manifest.labels) > 30 else ''}")
+    for key, value in {**manifest.splits, **manifest.provenance}.items():
+        click.echo(f"{key}: {value}")
+    for row in rows:
+        click.echo(_point_line(row))
+
+
+def _point_line(row: dict[str, Any]) -> str:
+    accuracy = "  ".join(f"{split} {value:.3f}" for split, value in row["accuracy"].items())
+    latency = "" if row["latency_ms"] is None else f"  {row['latency_ms']:7.3f} ms"
+    size = f"{row['size_hw'][0]}x{row['size_hw'][1]}"
+    work = f"{row['madds'] / 1e6:9.2f} MMAdds"
+    return f"  {row['point']:<18} width {row['width']:.2f}  {size:>9}  {work}{latency}  {accuracy}"
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("archive", type=click.Path(path_type=Path))
+def pack(bundle: Path, archive: Path) -> None:
+    """Put a bundle into a zip for transport."""
+    from edge_runtime.bundle_files import zip_bundle
+
+    Bundle.load(bundle)
+    zip_bundle(bundle, archive)
+    click.echo(f"wrote {archive}")
+
+
+@cli.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+def unpack(archive: Path, bundle: Path) -> None:
+    """Take a bundle out of its zip, with the same checks as loading."""
+    from edge_runtime.bundle_files import unzip_bundle
+
+    Bundle.load(unzip_bundle(archive, bundle))
+    click.echo(f"unpacked to {bundle}")
+
+
+@cli.command()
+@click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def doctor(form: str) -> None:
+    """Say what this machine has, what is missing, and which extra brings it."""
+    from edge_runtime.doctor import diagnose, render_doctor
+
+    findings = diagnose()
+    click.echo(json.dumps([f.to_dict() for f in findings]) if form == "json" else render_doctor(findings))
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except EdgeRuntimeError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # the reader of our output left, for example `head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
