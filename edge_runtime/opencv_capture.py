@@ -57,10 +57,9 @@ def open_file(path: Path) -> OpenedCapture:
     """
     import cv2
 
-    with quiet_opencv():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        if not capture.isOpened():
-            capture = cv2.VideoCapture(str(path))
+    with quiet_opencv():  # other readers are asked only where FFmpeg is not built in: they print, and guess
+        ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
     if not capture.isOpened():
         raise SourceError(
             f"{path}: not a video or picture that can be decoded; expected MP4, AVI, MKV, MOV, JPEG or PNG"

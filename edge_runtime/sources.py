@@ -31,15 +31,30 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 class Source(Protocol):
     """Frames, in order. Live sources keep the newest frame and count what they drop; the others keep every frame."""
 
-    name: str
-    """For messages and titles; never holds a password."""
-    live: bool
-    size_hw: tuple[int, int]
-    """Rows and columns of the newest frame; the first one's after opening. A stream may change it."""
-    fps: float | None
-    """Stated frame rate; None when unknown."""
-    dropped: int
-    """Frames that were replaced by newer ones before anyone took them."""
+    @property
+    def name(self) -> str:
+        """For messages and titles; never holds a password."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Only the newest frame matters."""
+        ...
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Rows and columns of the newest frame; the first one's after opening. A stream may change it."""
+        ...
+
+    @property
+    def fps(self) -> float | None:
+        """Stated frame rate; None when unknown."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were replaced by newer ones before anyone took them."""
+        ...
 
     def frames(self) -> Iterator[Frame]:
         """Frames until the ordinary end; one pass.

@@ -1,0 +1,107 @@
+"""Run the camera application: python -m apps.camera --help"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_runtime.errors import EdgeRuntimeError
+
+SOURCE_HELP = (
+    "A webcam (0, /dev/video0), a video or picture file, a folder or glob of pictures, an rtsp:// or http(s):// "
+    "address, 'demo' or 'pattern'."
+)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--source", "-i", default="demo", help=SOURCE_HELP)
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder.  [default: the one that ships]")
+@click.option("--target-fps", type=float, help="One frame period as the deadline.  [default: 30]")
+@click.option("--max-latency-ms", type=float, help="Deadline from capture to answer; instead of --target-fps.")
+@click.option("--min-accuracy", type=float, default=0.0, help="Use no point whose expected accuracy (0-1) is lower.")
+@click.option("--save", type=click.Path(path_type=Path), help="Save the picture with its overlay as a video.")
+@click.option(
+    "--show", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Open a window; auto: if one can."
+)
+@click.option("--telemetry", type=click.Path(path_type=Path), help="Write one JSON line a frame.")
+@click.option("--scenario", type=click.Path(path_type=Path), help="TOML file that scripts the run.")
+@click.option("--pin", metavar="POINT", help="Use one operating point only.")
+@click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
+@click.option("--backend", help="onnxruntime, executorch or null.  [default: the bundle's first]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: the cores, at most 4]")
+@click.option("--max-frames", type=click.IntRange(1), help="End after so many frames.")
+@click.option("--loop", is_flag=True, help="Start files again at their end.")
+@click.option(
+    "--realtime/--no-realtime",
+    default=None,
+    help="Play files at their own speed, dropping nothing.  [default: with a window or a scenario]",
+)
+def main(**options: Any) -> None:
+    """Classify what a camera sees, on time: the network is made smaller and larger frame by frame.
+
+    In the window: space pauses, arrows change the deadline, p pins the operating point, q quits.
+    """
+    signal.signal(signal.SIGTERM, _stop)  # so that the video is finished and no child is left
+    try:
+        sys.exit(_run(options))
+    except EdgeRuntimeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _run(options: dict[str, Any]) -> int:
+    """Do what the options say; returns the exit code."""
+    from rich.console import Console
+
+    from apps.camera.app import CameraOptions, run_camera
+    from apps.camera.scenario import load_scenario
+    from apps.camera.summary import summary_table
+    from edge_runtime.budget import Budget
+    from edge_runtime.bundle import default_bundle_path
+    from edge_runtime.runtime import Runtime
+
+    if options["target_fps"] is not None and options["max_latency_ms"] is not None:
+        raise click.UsageError("--target-fps and --max-latency-ms both set the deadline; give one of them")
+    if options["max_latency_ms"] is not None:
+        budget = Budget(options["max_latency_ms"], options["min_accuracy"])
+    else:
+        target_fps = 30.0 if options["target_fps"] is None else options["target_fps"]
+        budget = Budget.from_fps(target_fps, options["min_accuracy"])
+    scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
+    kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
+    wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
+
+    def tell(sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+    def load_runtime(sensors: Any) -> Any:
+        return Runtime.load(
+            options["bundle"] or default_bundle_path(),
+            backend=options["backend"],
+            threads=options["threads"],
+            budget=budget,
+            sensors=sensors,
+            adapt=options["adapt"],
+            telemetry=options["telemetry"],
+            global_thread_pool=True,
+            warn=tell,
+        )
+
+    outcome = run_camera(wanted, load_runtime, tell)
+    if outcome.summary.frames:
+        Console().print(summary_table(outcome.summary, outcome.point_names))
+    if outcome.broken is not None:
+        raise outcome.broken
+    return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m apps.camera")

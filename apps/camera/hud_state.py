@@ -1,0 +1,160 @@
+"""What the overlay shows, gathered from results one by one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge_runtime.readings import UNKNOWN, Readings
+from edge_runtime.result import Result
+
+HISTORY_S = 6.0
+"""Length of the sparkline."""
+FPS_FRAMES = 30
+
+
+class LadderPoint(Protocol):
+    """The part of an operating point that the overlay needs; `edge_runtime`'s own has more."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def width(self) -> float: ...
+    @property
+    def size_hw(self) -> tuple[int, int]: ...
+    @property
+    def accuracy(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """An operating point as a cell of the grid."""
+
+    name: str
+    width: float
+    """Share of the channels, 0-1."""
+    size_hw: tuple[int, int]
+    accuracy: float | None = None
+    """0-1 on the select split, where it was measured."""
+
+
+@dataclass(frozen=True)
+class LatencySample:
+    """One frame of the sparkline."""
+
+    at_s: float
+    latency_ms: float
+    deadline_ms: float
+
+
+@dataclass(frozen=True)
+class HudState:
+    """Everything that the overlay draws; None is unknown and shown as a dash."""
+
+    label: str = ""
+    confidence: float = 0.0
+    unsure: bool = False
+    top: tuple[tuple[str, float], ...] = ()
+    point: str = ""
+    points: tuple[GridPoint, ...] = ()
+    latency_ms: float = 0.0
+    deadline_ms: float = 1000.0 / 30.0
+    history: tuple[LatencySample, ...] = ()
+    readings: Readings = UNKNOWN
+    dropped: int = 0
+    fps: float | None = None
+    attainment: float | None = None
+    phase: str = ""
+    switch: str = ""
+    """Last switch: "0.75 × 56 → 0.50 × 48"."""
+    switch_reason: str = ""
+    switch_age_s: float | None = None
+    pinned: bool = False
+    paused: bool = False
+
+
+def grid_points(points: Sequence[LadderPoint]) -> tuple[GridPoint, ...]:
+    """The ladder as cells; accuracy on the select split, or on the only one there is."""
+    cells = []
+    for point in points:
+        by_split = dict(point.accuracy or {})
+        value = by_split.get("select", next(iter(by_split.values()), None))
+        cells.append(GridPoint(point.name, float(point.width), (point.size_hw[0], point.size_hw[1]), value))
+    return tuple(cells)
+
+
+def size_text(size_hw: tuple[int, int]) -> str:
+    """ "56" for a square, "48x64" (columns x rows, as people say screen sizes) otherwise."""
+    height, width = size_hw
+    return str(height) if height == width else f"{width}x{height}"
+
+
+def point_text(point: GridPoint | None, name: str = "") -> str:
+    """A point for people: "0.75 × 56"."""
+    return f"{point.width:.2f} × {size_text(point.size_hw)}" if point is not None else name
+
+
+class HudTracker:
+    """Follows a run and makes the state of each frame."""
+
+    def __init__(self, points: Sequence[LadderPoint]) -> None:
+        self._points = grid_points(points)
+        self._by_name = {point.name: point for point in self._points}
+        self._history: deque[LatencySample] = deque()
+        self._times_s: deque[float] = deque(maxlen=FPS_FRAMES + 1)
+        self._frames = self._on_time = 0
+        self._point: str | None = None
+        self._switch, self._reason = "", ""
+        self._switched_s: float | None = None
+
+    def state(
+        self, result: Result, now_s: float, readings: Readings = UNKNOWN, phase: str = "", pinned: bool = False
+    ) -> HudState:
+        """Take one result in, and say what to draw.
+
+        Args:
+            result: the newest.
+            now_s: any clock that runs evenly.
+            readings: the newest of the device.
+            phase: name of the scenario's phase, or "".
+            pinned: the point is held by hand.
+        """
+        decision = result.decision
+        if self._point is not None and decision.point != self._point:
+            before, after = (self._by_name.get(name) for name in (self._point, decision.point))
+            self._switch = f"{point_text(before, self._point)} → {point_text(after, decision.point)}"
+            self._reason, self._switched_s = decision.reason, now_s
+        self._point = decision.point
+        self._frames += 1
+        self._on_time += result.on_time
+        self._times_s.append(now_s)
+        self._history.append(LatencySample(now_s, result.latency_ms, result.deadline_ms))
+        while now_s - self._history[0].at_s > HISTORY_S:
+            self._history.popleft()
+        answer = result.answer
+        return HudState(
+            label=answer.label,
+            confidence=answer.confidence,
+            unsure=answer.label == "unsure",
+            top=answer.top,
+            point=decision.point,
+            points=self._points,
+            latency_ms=result.latency_ms,
+            deadline_ms=result.deadline_ms,
+            history=tuple(self._history),
+            readings=readings,
+            dropped=result.dropped,
+            fps=self._fps(),
+            attainment=self._on_time / self._frames,
+            phase=phase,
+            switch=self._switch,
+            switch_reason=self._reason,
+            switch_age_s=None if self._switched_s is None else now_s - self._switched_s,
+            pinned=pinned,
+        )
+
+    def _fps(self) -> float | None:
+        span_s = self._times_s[-1] - self._times_s[0]
+        return (len(self._times_s) - 1) / span_s if span_s > 0 else None
