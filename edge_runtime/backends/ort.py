@@ -104,8 +104,9 @@ class OrtBackend:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = self._options.memory_arena
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if not self._options.spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_free_dimension_override_by_name("height", point.size_hw[0])
         options.add_free_dimension_override_by_name("width", point.size_hw[1])
         if self._options.global_thread_pool:
