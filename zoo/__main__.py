@@ -14,9 +14,9 @@ from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimError
-from zoo.train import train
+from zoo.train import TrainError, train
 
-ERRORS = (DataError, RecipeError, CheckpointError, SlimError, OSError)
+ERRORS = (DataError, RecipeError, CheckpointError, TrainError, SlimError, OSError)
 
 
 @click.group()
@@ -64,7 +64,10 @@ def train_command(
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 def points_command(checkpoint: Path) -> None:
     """Show the accuracy of each operating point of a finished checkpoint."""
-    for row in load_checkpoint(checkpoint).accuracy:
+    rows = load_checkpoint(checkpoint).accuracy
+    if not rows:
+        raise CheckpointError(f"{checkpoint}: has no operating points yet; finish the training, which writes model.pt")
+    for row in rows:
         splits = "  ".join(f"{k[:-9]} {v:.3f}" for k, v in row.items() if k.endswith("_accuracy"))
         click.echo(f"width {row['width']:.2f}  {row['resolution']:3d} px  {row['madds'] / 1e6:8.2f} MMAdds  {splits}")
 

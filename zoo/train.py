@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
+
+
+class TrainError(ValueError):
+    """A run that cannot start or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +83,24 @@ def train(
     Returns:
         the path of `model.pt`, or of `last.pt` when it stopped early.
     Raises:
-        RecipeError: the folder holds a run of another recipe.
+        RecipeError: the folder holds a run of another recipe, or the recipe does not fit the pictures.
+        DataError: a picture cannot be read, or there are too few.
+        CheckpointError: `last.pt` cannot be read or written.
+        TrainError: the device or the folder cannot be used, or the loss is no longer a number.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    place = torch.device(device)
+    _make_folder(out)
+    place = open_device(device)
     processes = Processes.join(place)
     if recipe.batch_size % processes.count:
         raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     run = _Run(recipe, source, splits["train"], place, amp, processes)
-    run.model.synchronised_norms = processes.count > 1 and synchronised_norms
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
+    if run.teacher is not None:
+        run.teacher.load_state_dict(run.model.state_dict())
+    for net in filter(None, (run.model, run.teacher)):
+        net.synchronised_norms = processes.count > 1 and synchronised_norms
     last = out / "last.pt"
     if last.exists():
         run.restore(load_checkpoint(last), last)
@@ -105,6 +115,31 @@ def train(
     return _finish(run, splits, out, log)
 
 
+def open_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The device, tried once; "cuda" under torchrun is this process's own GPU.
+
+    Raises:
+        TrainError: this machine or this build of torch does not have it.
+    """
+    if name == "cuda" and "LOCAL_RANK" in environment:
+        name = f"cuda:{environment['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise TrainError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{out}: cannot be made into a folder: {error.strerror}; choose another --out") from error
+
+
 class _Run:
     """The state of a training run."""
 
@@ -113,12 +148,15 @@ class _Run:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.split, self.device, self.processes = recipe, source, split, device, processes
-        model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
+        try:
+            model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
+        except ValueError as error:
+            raise RecipeError(f"recipe: model_options: {error}") from error
         self.model: SlimNet = model.to(device=device, memory_format=torch.channels_last)
         self.teacher: SlimNet | None = copy.deepcopy(self.model) if recipe.ema_teacher > 0 else None
         self.optimizer = torch.optim.SGD(
             _parameter_groups(self.model, recipe.weight_decay),
-            lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True,
+            lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
         self.amp = amp
@@ -126,6 +164,7 @@ class _Run:
         if self.steps_per_epoch == 0:
             raise RecipeError(f"recipe: batch_size {recipe.batch_size} is more than the {len(split)} pictures of train")
         self.epoch, self.step = 0, 0
+        self.loss_sum, self.accuracy_sum = 0.0, 0.0  # over the steps of this epoch
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `restore` needs."""
@@ -139,6 +178,8 @@ class _Run:
                 "teacher": None if self.teacher is None else self.teacher.state_dict(),
                 "epoch": self.epoch,
                 "step": self.step,
+                "loss_sum": self.loss_sum,
+                "accuracy_sum": self.accuracy_sum,
             },
         )
 
@@ -146,6 +187,8 @@ class _Run:
         """Continue a run."""
         if Recipe.from_dict(checkpoint.recipe) != self.recipe:
             raise RecipeError(f"{path}: belongs to a run with another recipe; choose another --out or remove it")
+        if checkpoint.classes != self.source.classes:
+            raise RecipeError(f"{path}: belongs to a run on other classes; choose another --out or remove it")
         state = checkpoint.training
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -153,28 +196,32 @@ class _Run:
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
         self.epoch, self.step = state["epoch"], state["step"]
+        self.loss_sum, self.accuracy_sum = state["loss_sum"], state["accuracy_sum"]
 
     def train_epoch(self, log: _Log, save: Callable[[], None], checkpoint_every_s: float) -> None:
         """The steps of the current epoch that are still to do."""
         self.model.train()
         order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.split))
-        loss_sum, right, seen, started = 0.0, 0, 0, time.monotonic()
-        saved = started
+        saved = started = time.monotonic()
         for batch, rows in self._batches(order):
-            subnets = self._draw()
-            loss, logits, labels = self._train_step(batch, rows, subnets)
+            loss, accuracy = self._train_step(batch, rows, self._draw())
+            if not math.isfinite(loss):
+                raise TrainError(
+                    f"loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}; lower learning_rate or add "
+                    "warmup_steps in the recipe and start in another --out"
+                )
             self.step += 1
-            loss_sum, right, seen = loss_sum + loss, right + int((logits.argmax(1) == labels).sum()), seen + len(labels)
+            self.loss_sum, self.accuracy_sum = self.loss_sum + loss, self.accuracy_sum + accuracy
             log.step(self.epoch * self.steps_per_epoch + self.step, self.recipe.epochs * self.steps_per_epoch, loss)
             if self.processes.rank == 0 and time.monotonic() - saved > checkpoint_every_s:
                 save()
                 saved = time.monotonic()
         log.write({
-            "event": "epoch", "epoch": self.epoch + 1, "loss": loss_sum / max(1, seen) * len(labels),
-            "train_accuracy": right / max(1, seen), "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "event": "epoch", "epoch": self.epoch + 1, "loss": self.loss_sum / self.step,
+            "train_accuracy": self.accuracy_sum / self.step, "learning_rate": self.optimizer.param_groups[0]["lr"],
             "duration_s": time.monotonic() - started,
         })  # fmt: skip
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.loss_sum, self.accuracy_sum = self.epoch + 1, 0, 0.0, 0.0
 
     def _batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """This process's share of each batch that is still to do; the next one is prepared meanwhile."""
@@ -203,7 +250,13 @@ class _Run:
         ends = (min(recipe.widths), max(recipe.widths))
         return draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths)
 
-    def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, Tensor, Tensor]:
+    def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, float]:
+        """One optimiser step.
+
+        Returns:
+            the sum of the subnets' losses (each a mean over pictures), and the full net's accuracy on the augmented
+            pictures, both over the batches of all processes.
+        """
         recipe = self.recipe
         _set_learning_rate(self.optimizer, recipe, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
         labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
@@ -218,13 +271,15 @@ class _Run:
                 label_smoothing=recipe.label_smoothing, teacher=self.teacher,
                 backward=lambda term: self.scaler.scale(term).backward(),
             )  # fmt: skip
+        figures = torch.stack([loss.float(), (logits.argmax(1) == labels).float().mean()])
         if self.processes.count > 1:
-            loss = _average_gradients(self.model, loss, self.processes.count)
+            figures = _average_gradients(self.model, figures, self.processes.count)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.teacher is not None:
             _average_weights(self.teacher, self.model, recipe.ema_teacher)
-        return float(loss), logits, labels
+        mean_loss, accuracy = figures.tolist()
+        return mean_loss, accuracy
 
 
 def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
@@ -255,10 +310,15 @@ class _Log:
         self.path, self.enabled, self.progress = path, enabled, progress
 
     def write(self, event: dict[str, Any]) -> None:
-        if self.enabled:
+        if not self.enabled:
+            return
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
+        try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event}) + "\n")
-            self.progress(event)
+                stream.write(line + "\n")
+        except OSError as error:
+            raise TrainError(f"{self.path}: cannot be written: {error.strerror}; make room and run again") from error
+        self.progress(event)
 
     def step(self, done: int, total: int, loss: float) -> None:
         if self.enabled:
@@ -286,17 +346,17 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: i
         group["lr"] = rate
 
 
-def _average_gradients(model: SlimNet, loss: Tensor, count: int) -> Tensor:
-    """Mean of gradients and loss over the processes, in one reduction."""
+def _average_gradients(model: SlimNet, figures: Tensor, count: int) -> Tensor:
+    """Mean of the gradients and of some figures over the processes, in one reduction; returns the figures."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.reshape(-1).float() for g in gradients), loss.reshape(1).float()])
+    flat = torch.cat([*(g.reshape(-1).float() for g in gradients), figures])
     distributed.all_reduce(flat)
     flat /= count
     at = 0
     for gradient in gradients:
         gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
         at += gradient.numel()
-    return flat[-1]
+    return flat[at:]
 
 
 @torch.no_grad()
