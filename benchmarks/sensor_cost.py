@@ -19,7 +19,7 @@ from benchmarks.record import percentiles, save
 from edge_runtime.sensors import DeviceSensors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "edge_runtime"))
-import device_trees  # noqa: E402 (found by the line above)
+import device_trees
 
 
 def main() -> None:
