@@ -55,7 +55,7 @@ def compare(found: dict[str, dict[tuple[float, int], dict[str, Any]]]) -> list[d
 def render(table: list[dict[str, Any]]) -> str:
     """The table as Markdown, in percent; the gap is MutualNet's budget column less the better of the two others."""
     lines = [
-        "| width | px | MMAdds | MutualNet | US-Net | individual | best for the budget: MutualNet | US-Net | individual | gap |",
+        "| width | px | MMAdds | MutualNet | US-Net | individual | budget: MutualNet | US-Net | individual | gap |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table:
