@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edge_runtime.errors import BundleError
 from edge_runtime.records import RecordError, read_record
 
+SMALLEST_SCALE = 1e-6  # a channel whose normalisation is zero still has a bias, which int32 must be able to hold
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -45,10 +46,39 @@ class TensorRecipe:
 
 
 @dataclass(frozen=True)
+class ScaleRecipe:
+    """A per-channel scale of integers: stored[:channels] * |point's scale| * the input's activation scale.
+
+    Without `input_at` it is the scale of an integer weight, with it that of an integer bias.
+    """
+
+    name: str
+    source: str
+    """Stored scales of the full network's integer weight, one for each output channel."""
+    channels: int
+    scale_at: int | None = None
+    """Run of the point's scale (folded normalisation); its sign is in the stored integers."""
+    input_at: int | None = None
+    """Index into the point's activation_scale."""
+
+
+@dataclass(frozen=True)
+class BiasRecipe:
+    """An int32 bias: the float bias divided by its scale, rounded."""
+
+    value: TensorRecipe
+    """The float bias; its name is that of the initializer."""
+    scale: str
+    """Name of the ScaleRecipe that divides it."""
+
+
+@dataclass(frozen=True)
 class GraphTensors:
     """All external tensors of a graph."""
 
     tensors: tuple[TensorRecipe, ...]
+    scales: tuple[ScaleRecipe, ...] = ()
+    biases: tuple[BiasRecipe, ...] = ()
 
 
 def read_recipe(content: bytes, where: str) -> GraphTensors:
@@ -76,7 +106,28 @@ def build_tensors(recipe: GraphTensors, weights: Arrays, tables: Arrays, table: 
     Raises:
         BundleError: a tensor or vector is missing or too small.
     """
-    return {t.name: _build(t, weights, tables, table) for t in recipe.tensors}
+    built = {t.name: _build(t, weights, tables, table) for t in recipe.tensors}
+    built.update({s.name: _build_scale(s, weights, tables, table) for s in recipe.scales})
+    for bias in recipe.biases:
+        if bias.scale not in built:
+            raise BundleError(f"recipe: bias {bias.value.name!r} names scale {bias.scale!r}, which is not made")
+        value = _build(bias.value, weights, tables, table).astype(np.float64) / built[bias.scale]
+        limit = np.iinfo(np.int32)
+        built[bias.value.name] = np.clip(np.rint(value), limit.min, limit.max).astype(np.int32)
+    return built
+
+
+def _build_scale(recipe: ScaleRecipe, weights: Arrays, tables: Arrays, table: str) -> npt.NDArray[np.float32]:
+    stored = weights.get(recipe.source)
+    if stored is None or stored.ndim != 1 or not 0 < recipe.channels <= stored.size:
+        raise BundleError(f"weights: scales {recipe.source!r} are missing or too few; make the bundle again")
+    scale = stored[: recipe.channels].astype(np.float32)
+    if recipe.scale_at is not None:
+        scale = scale * np.abs(_run(tables, f"{table}/scale", recipe.scale_at, recipe.channels))
+    scale = np.maximum(scale, np.float32(SMALLEST_SCALE))
+    if recipe.input_at is not None:
+        scale = scale * _run(tables, f"{table}/activation_scale", recipe.input_at, 1)
+    return np.ascontiguousarray(scale, np.float32)
 
 
 def _build(tensor: TensorRecipe, weights: Arrays, tables: Arrays, table: str) -> npt.NDArray[Any]:
