@@ -92,7 +92,7 @@ class Window:
         self._actions: list[Action] = []
         os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false;qt.qpa.*=false")
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise SinkError(f"no window can be opened ({error.err or error}); run with --show no") from error
 
