@@ -302,7 +302,7 @@ class SlimBatchNorm(SlimLayer):
     Shapes: (N, channels at width, *spatial) float -> the same.
     """
 
-    def __init__(self, channels: Channels | int, *, eps: float = 1e-5, dims: int = 2) -> None:
+    def __init__(self, channels: Channels | Joined | int, *, eps: float = 1e-5, dims: int = 2) -> None:
         super().__init__()
         self.channels, self.eps, self.dims = as_channels(channels), eps, dims
         self.bank_name = ""
