@@ -17,6 +17,11 @@ from zoo.squeeze_excitation import SqueezeExcitation
 INSIDE, FIRST = Site(stage=1, first=False, stride=1), Site(stage=1, first=True, stride=2)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def test_a_segmented_count_keeps_a_prefix_of_each_segment() -> None:
     count = Channels(4, divisor=1).repeated(3)
     assert [int(v) for v in count.take(torch.arange(12), 0.5)] == [0, 1, 4, 5, 8, 9]
