@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 MAX_TEXT = 4096
+MAX_INTEGER = 2**62
+NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Signs that steer a terminal, and half signs that no file name or terminal can hold."""
 
 
 class RecordError(ValueError):
@@ -81,13 +85,13 @@ def _read_tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[
 
 
 def _read_scalar(hint: Any, value: object, where: str) -> Any:
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if hint in (int, float) and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > MAX_INTEGER:
+            raise RecordError(f"{where}: is larger than any possible value")
+        return hint(value)
+    if hint is float and isinstance(value, float):
         if not math.isfinite(value):
             raise RecordError(f"{where}: is {value}, expected a finite number")
-        return float(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > 2**62:
-            raise RecordError(f"{where}: is larger than any possible value")
         return value
     if hint is bool and isinstance(value, bool):
         return value
@@ -101,4 +105,6 @@ def _text(value: object, where: str) -> str:
         raise RecordError(f"{where}: expected text, found {type(value).__name__}")
     if len(value) > MAX_TEXT:
         raise RecordError(f"{where}: text of {len(value)} characters, expected at most {MAX_TEXT}")
+    if NO_TEXT.search(value):
+        raise RecordError(f"{where}: holds signs that are no text: {value[:80]!r}")
     return value
