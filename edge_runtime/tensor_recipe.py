@@ -7,6 +7,7 @@ are folded into it as one scale per output channel and one shift, which the bund
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ class TensorRecipe:
             raise ValueError(f"tensor {self.name[:80]!r}: shape {self.shape} is impossible")
         if self.vector_at < 0 or (self.scale_at is not None and self.scale_at < 0):
             raise ValueError(f"tensor {self.name[:80]!r}: an offset is negative")
+        if self.scale_at is not None and not self.shape:
+            raise ValueError(f"tensor {self.name[:80]!r}: a single number has no channels to scale")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class ScaleRecipe:
     """Run of the point's scale (folded normalisation); its sign is in the stored integers."""
     input_at: int | None = None
     """Index into the point's activation_scale."""
+
+    def __post_init__(self) -> None:
+        if any(at is not None and at < 0 for at in (self.scale_at, self.input_at)):
+            raise ValueError(f"scale {self.name[:80]!r}: an offset is negative")
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,10 @@ def build_tensors(recipe: GraphTensors, weights: Arrays, tables: Arrays, table: 
     for bias in recipe.biases:
         if bias.scale not in built:
             raise BundleError(f"recipe: bias {bias.value.name!r} names scale {bias.scale!r}, which is not made")
-        value = _build(bias.value, weights, tables, table).astype(np.float64) / built[bias.scale]
+        value, scale = _build(bias.value, weights, tables, table).astype(np.float64), built[bias.scale]
+        if value.shape != scale.shape or not np.issubdtype(scale.dtype, np.floating):
+            raise BundleError(f"recipe: bias {bias.value.name!r} of {value.shape} does not fit scale {bias.scale!r}")
+        value /= scale
         limit = np.iinfo(np.int32)
         built[bias.value.name] = np.clip(np.rint(value), limit.min, limit.max).astype(np.int32)
     return built
@@ -132,7 +142,7 @@ def _build_scale(recipe: ScaleRecipe, weights: Arrays, tables: Arrays, table: st
 
 def _build(tensor: TensorRecipe, weights: Arrays, tables: Arrays, table: str) -> npt.NDArray[Any]:
     if tensor.source is None:
-        count = int(np.prod(tensor.shape, dtype=np.int64))
+        count = math.prod(tensor.shape)
         return _run(tables, f"{table}/{tensor.vector}", tensor.vector_at, count).reshape(tensor.shape)
     if tensor.source not in weights:
         raise BundleError(f"weights: tensor {tensor.source!r} is missing; make the bundle again")
