@@ -67,6 +67,13 @@ def test_the_load_is_looked_at_twice(tmp_path: Path) -> None:
     assert found["foreign_load"].detail.startswith("50 %")
 
 
+def test_power_of_the_processor_is_told_from_two_looks_at_its_counter(tmp_path: Path) -> None:
+    domain = "sys/class/powercap/intel-rapl:0"
+    trees.put(tmp_path, {f"{domain}/name": "package-0", f"{domain}/energy_uj": 0})
+    found = look(tmp_path, pause=lambda seconds: trees.put(tmp_path, {f"{domain}/energy_uj": int(7e6 * seconds)}))
+    assert found["power_w"].detail.startswith("7.00 W  from")
+
+
 def test_a_machine_that_tells_nothing_is_diagnosed_without_an_error(tmp_path: Path) -> None:
     found = look(tmp_path, MachineFacts("plan9", "mips"), nothing)
     assert {found[name].status for name in SENSORS} == {"missing"}

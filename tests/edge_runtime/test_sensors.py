@@ -249,6 +249,14 @@ def test_a_dead_best_sensor_leaves_the_word_to_the_next_kind(tmp_path: Path) -> 
     assert DeviceSensors(tmp_path).read(1.0).temperature_c == pytest.approx(50.0)
 
 
+def test_zones_of_other_parts_do_not_count_even_if_their_names_look_alike(tmp_path: Path) -> None:
+    zone = "sys/class/thermal/thermal_zone"
+    put(tmp_path, {f"{zone}0/type": "soc-thermal", f"{zone}0/temp": "50000"})
+    for index, name in enumerate(("soc-gpu", "battery-soc", "skin-soc", "soc-wifi"), start=1):
+        put(tmp_path, {f"{zone}{index}/type": name, f"{zone}{index}/temp": "90000"})
+    assert DeviceSensors(tmp_path).read(1.0).temperature_c == pytest.approx(50.0)
+
+
 def test_the_hottest_of_several_processor_zones_counts(tmp_path: Path) -> None:
     zone = "sys/class/thermal/thermal_zone"
     put(tmp_path, {f"{zone}2/type": "cpu-1-thermal", f"{zone}2/temp": "81000"})
@@ -305,6 +313,8 @@ def test_v1_says_no_limit_with_a_huge_number(tmp_path: Path) -> None:
     trees.container_v1(tmp_path)
     put(tmp_path, {"sys/fs/cgroup/memory/memory.limit_in_bytes": 9223372036854771712})
     assert DeviceSensors(tmp_path).read(1.0).memory_limit_bytes == 4096 * MIB
+    (tmp_path / "proc/meminfo").unlink()
+    assert DeviceSensors(tmp_path).read(1.0).memory_limit_bytes is None
 
 
 def test_a_container_that_hides_the_machine_s_pressure_tells_its_own(tmp_path: Path) -> None:
