@@ -1,37 +1,38 @@
-"""Checkpoint -> bundle: materialise, fold, export, verify with the device's engine, pack."""
+"""Checkpoint -> bundle: materialise, fold, export, quantize, verify with the device's engine, pack."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
-from converters.norm_folding import NormPair, find_norm_pairs, fold_norms
-from converters.onnx_export import export_onnx, externalise, initializer_shapes
+from converters.int8 import Int8Subnet, quantize_width, quantize_with_gate, with_float_layers
+from converters.int8_graph import QuantSpec, external_names
+from converters.onnx_export import externalise
 from converters.point_latency import measure_latency_ms
-from converters.shared_weights import TensorStore, full_store, make_recipe, point_table, recipe_values
-from converters.verification import PointCheck, compare, engine_logits, require_parity, torch_logits
+from converters.self_test import self_test
+from converters.shared_weights import full_store, point_table, recipe_values
+from converters.subnets import Subnet, convert_width, table_key
+from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import SCHEMA_VERSION, ChannelRule, Manifest, OperatingPoint, Preprocessing, Program, Vectors
 from edge_runtime.tensor_recipe import GraphTensors
-from zoo import SlimNet, materialise
+from zoo import SlimNet
 from zoo.checkpoint import Checkpoint
 from zoo.madds import count_madds
-from zoo.pictures import PictureSource
+from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz", "vectors/selftest.npz"
-SPLITS = ("select", "test")
-VECTOR_PICTURES, VECTOR_SIDE, VECTOR_TOLERANCE = 3, 64, 0.02
+MEASURED_SPLITS = ("select", "test")
+VECTOR_TOLERANCE = {"fp32": 0.02, "int8": 0.1}
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,15 @@ class BuildRequest:
     source: PictureSource
     target: Path
     name: str
+    precisions: tuple[str, ...] = ("fp32",)
+    quant: QuantSpec = field(default_factory=QuantSpec)
     threads: int = 1
     overwrite: bool = False
-    provenance: dict[str, str] | None = None
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Subnet:
-    """One width while it is being converted."""
-
-    name: str
-    width: float
-    pairs: list[NormPair]
-    recipe: GraphTensors
-    by_resolution: dict[int, nn.Module]
-    """Materialised, unfolded: the reference of each point."""
-
-
-def build(request: BuildRequest, report: Callable[[str], None] = lambda line: None) -> tuple[Path, list[PointCheck]]:
-    """Make a bundle with one onnxruntime fp32 program per width and a point per (width, resolution).
+def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Path, list[PointCheck]]:
+    """Make a bundle for onnxruntime: one graph per width and precision, a point per (width, resolution, precision).
 
     Args:
         request: the checkpoint, pictures and target.
@@ -68,147 +59,212 @@ def build(request: BuildRequest, report: Callable[[str], None] = lambda line: No
     Returns:
         the bundle's path and how each point does in the engine.
     Raises:
-        ConversionError: the export fails or a point differs from torch; nothing is left behind.
+        ConversionError: the export fails or a float point differs from torch; nothing is left behind.
     """
-    recipe = Recipe.from_dict(request.checkpoint.recipe)
     model = request.checkpoint.build()
     if not len(model.norm_bank):
         raise ConversionError("the checkpoint is not calibrated; finish its training (python -m zoo train) first")
     with BundleWriter(request.target, request.overwrite) as writer:
-        store = full_store(model)
-        subnets = [_convert_width(writer, model, width, recipe, store, report) for width in sorted(recipe.widths)]
-        writer.write_npz(WEIGHTS, store.used_only([s.recipe for s in subnets]))
-        tables = {}
-        for subnet in subnets:
-            for resolution, plain in subnet.by_resolution.items():
-                for vector, values in point_table(plain, subnet.pairs).items():
-                    tables[f"{point_name(subnet.width, resolution)}/{vector}"] = values
-        writer.write_npz(TABLES, tables)
-        draft = _draft_manifest(request, recipe, subnets)
-        checks = _verify(writer.open(draft), subnets, request, report)
-        writer.write_npz(VECTORS, _self_test(writer.open(draft), request.threads), compressed=True)
-        final = replace(
-            draft,
-            points=tuple(_measured(p, checks[p.name], request.checkpoint) for p in draft.points),
-            vectors=Vectors(VECTORS, VECTOR_TOLERANCE),
-        )
-        latencies = measure_latency_ms(writer.open(final), request.threads)
-        final = replace(final, points=tuple(replace(p, latency_ms=latencies[p.name]) for p in final.points))
-        return writer.finish(final), list(checks.values())
+        return _Build(request, model, writer, report).run()
 
 
-def point_name(width: float, resolution: int, precision: str = "fp32") -> str:
-    """w0.50-r048-fp32."""
-    return f"w{width:.2f}-r{resolution:03d}-{precision}"
+class _Build:
+    """The state of one conversion."""
 
+    def __init__(self, request: BuildRequest, model: SlimNet, writer: BundleWriter, report: Report) -> None:
+        self.request, self.model, self.writer, self.report = request, model, writer, report
+        self.recipe = Recipe.from_dict(request.checkpoint.recipe)
+        self.splits = request.source.splits(self.recipe.calib_pictures, self.recipe.select_pictures)
+        self.store = full_store(model)
+        self.tables: dict[str, np.ndarray] = {}
+        self.stored_int8: dict[str, np.ndarray] = {}
+        self.subnets: list[Subnet] = []
+        self.programs: list[Program] = []
+        self.points: list[OperatingPoint] = []
+        self.checks: list[PointCheck] = []
+        self.notes: list[str] = []
+        self._used: list[GraphTensors] = []
 
-def _convert_width(
-    writer: BundleWriter,
-    model: SlimNet,
-    width: float,
-    recipe: Recipe,
-    store: TensorStore,
-    report: Callable[[str], None],
-) -> _Subnet:
-    started = time.monotonic()
-    largest = max(recipe.resolutions)
-    plains = {r: materialise(model, width=width, resolution=r) for r in sorted(recipe.resolutions)}
-    example = torch.zeros(1, 3, largest, largest)
-    pairs = find_norm_pairs(plains[largest], example)
-    draw = torch.Generator().manual_seed(0)
-    folded = fold_norms(plains[largest], pairs, torch.randn(example.shape, generator=draw))
-    proto = export_onnx(_value_free(folded), largest)
-    parameters = dict(folded.named_parameters())
-    shapes = {n: s for n, s in initializer_shapes(proto).items() if n in parameters and tuple(parameters[n].shape) == s}
-    name = f"w{width:.2f}"
-    tensors = make_recipe(plains[largest], pairs, shapes, store, name)
-    writer.write(f"programs/{name}-fp32.onnx", externalise(proto, set(shapes)))
-    writer.write_json(f"programs/{name}-fp32.tensors.json", recipe_values(tensors))
-    report(f"exported width {width:.2f} in {time.monotonic() - started:.0f} s: {len(pairs)} norms folded")
-    return _Subnet(name, width, pairs, tensors, plains)
+    def run(self) -> tuple[Path, list[PointCheck]]:
+        """All steps in order."""
+        for width in sorted(self.recipe.widths):
+            self._convert(width)
+        self._write_arrays()
+        self._verify_floats()
+        if "int8" in self.request.precisions:
+            for subnet in self.subnets:
+                self._quantize(subnet)
+        if "fp32" not in self.request.precisions:
+            self._drop_floats()
+        self._write_arrays()
+        draft = self._manifest()
+        self.writer.write_npz(VECTORS, self_test(self.writer.open(draft), self.request.threads), compressed=True)
+        precision = "int8" if "int8" in self.request.precisions else "fp32"
+        final = replace(draft, vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision]))
+        latencies = measure_latency_ms(self.writer.open(final), self.request.threads)
+        points = tuple(replace(p, latency_ms=latencies[p.name]) for p in final.points)
+        return self.writer.finish(replace(final, points=points)), self.checks
 
-
-@torch.no_grad()
-def _value_free(model: nn.Module) -> nn.Module:
-    """A copy with random parameters: the exporter removes a bias that is zero, and another point's may not be."""
-    copied = copy.deepcopy(model)
-    draw = torch.Generator().manual_seed(1)
-    for parameter in copied.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=draw))
-    return copied
-
-
-def _draft_manifest(request: BuildRequest, recipe: Recipe, subnets: list[_Subnet]) -> Manifest:
-    programs, points = [], []
-    for subnet in subnets:
-        base = f"programs/{subnet.name}-fp32"
-        program = Program(f"{subnet.name}-fp32", "onnxruntime", "fp32", base + ".onnx", tensors=base + ".tensors.json")
-        programs.append(program)
+    def _convert(self, width: float) -> None:
+        started = time.monotonic()
+        subnet = convert_width(self.model, width, self.recipe.resolutions, self.store)
+        names = {t.name for t in subnet.recipe.tensors}
+        self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
         for resolution, plain in subnet.by_resolution.items():
-            name = point_name(subnet.width, resolution)
+            key = table_key(width, resolution)
+            for vector, values in point_table(plain, subnet.pairs).items():
+                self.tables[f"{key}/{vector}"] = values
             madds = count_madds(plain, (1, 3, resolution, resolution))
             size = (resolution, resolution)
-            points.append(OperatingPoint(name, program.name, subnet.width, size, madds, {"select": 0.0}, table=name))
-    mean, std = (tuple(float(v) for v in values) for values in (recipe.mean, recipe.std))
-    return Manifest(
-        SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
-        Preprocessing(mean, std), tuple(programs), tuple(points), {},
-        channel_rule=ChannelRule("make_divisible", 8, min(recipe.widths), max(recipe.widths)),
-        weights=WEIGHTS, tables=TABLES,
-        splits={n: f"{request.source.root.name}, {len(s)} pictures" for n, s in _splits(request, recipe).items()},
-        provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **(request.provenance or {})},
-    )  # fmt: skip
+            program = f"{subnet.name}-fp32"
+            self.points.append(OperatingPoint(f"{key}-fp32", program, width, size, madds, {"select": 0.0}, table=key))
+        self.subnets.append(subnet)
+        self.report(
+            f"exported width {width:.2f} in {time.monotonic() - started:.0f} s: {len(subnet.pairs)} norms folded"
+        )
 
+    def _add_program(self, subnet: Subnet, precision: str, graph: bytes, recipe: GraphTensors) -> None:
+        name = f"{subnet.name}-{precision}"
+        self.writer.write(f"programs/{name}.onnx", graph)
+        tensors = self.writer.write_json(f"programs/{name}.tensors.json", recipe_values(recipe))
+        program = Program(name, "onnxruntime", precision, f"programs/{name}.onnx", tensors=tensors)
+        self.programs = [p for p in self.programs if p.name != name] + [program]
+        self._used.append(recipe)
 
-def _splits(request: BuildRequest, recipe: Recipe):  # type: ignore[no-untyped-def]
-    found = request.source.splits(recipe.calib_pictures, recipe.select_pictures)
-    return {name: found[name] for name in SPLITS if name in found}
+    def _write_arrays(self) -> None:
+        used = {t.source for recipe in self._used for t in recipe.tensors}
+        floats = {n: a for n, a in self.store.arrays.items() if n in used}
+        self.writer.write_npz(WEIGHTS, {**floats, **self.stored_int8})
+        self.writer.write_npz(TABLES, self.tables)
 
+    def _manifest(self) -> Manifest:
+        request, recipe = self.request, self.recipe
+        mean, std = (tuple(float(v) for v in values) for values in (recipe.mean, recipe.std))
+        splits = {n: f"{request.source.root.name}, {len(self.splits[n])} pictures" for n in self._measured()}
+        return Manifest(
+            SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
+            Preprocessing(mean, std), tuple(self.programs), tuple(self.points), {},
+            channel_rule=ChannelRule("make_divisible", 8, min(recipe.widths), max(recipe.widths)),
+            weights=WEIGHTS, tables=TABLES, splits=splits, notes=tuple(self.notes),
+            provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
+        )  # fmt: skip
 
-def _verify(
-    bundle: Bundle, subnets: list[_Subnet], request: BuildRequest, report: Callable[[str], None]
-) -> dict[str, PointCheck]:
-    """Every point against torch on the select and test pictures; refuses a point that differs."""
-    splits = _splits(request, Recipe.from_dict(request.checkpoint.recipe))
-    pictures = [request.source.picture(n) for split in splits.values() for n in split.names]
-    labels = {name: split.labels for name, split in splits.items()}
-    backend = open_backend("onnxruntime", bundle, BackendOptions(request.threads))
-    checks = {}
-    for subnet in subnets:
-        for resolution, plain in subnet.by_resolution.items():
-            point = bundle.point(point_name(subnet.width, resolution))
-            reference = torch_logits(plain, bundle, point.size_hw, pictures)
+    def _measured(self) -> list[str]:
+        return [name for name in MEASURED_SPLITS if name in self.splits]
+
+    def _pictures(self, split: Split) -> list[np.ndarray]:
+        return [self.request.source.picture(name) for name in split.names]
+
+    def _open(self) -> Bundle:
+        return self.writer.open(self._manifest())
+
+    def _verify_floats(self) -> None:
+        """Every float point against torch on the select and test pictures; refuses a point that differs."""
+        bundle = self._open()
+        pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
+        labels = {name: self.splits[name].labels for name in self._measured()}
+        backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
+        references = {table_key(s.width, r): plain for s in self.subnets for r, plain in s.by_resolution.items()}
+        for index, point in enumerate(self.points):
+            reference = torch_logits(references[str(point.table)], bundle, point.size_hw, pictures)
             check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), labels)
             require_parity(check)
-            report(
-                f"{point.name}: agreement {check.agreement:.2%}, error {check.max_relative_error:.1e}, "
-                + ", ".join(f"{split} {value:.3f}" for split, value in check.accuracy.items())
-            )
-            checks[point.name] = check
-    return checks
+            self._accept(check)
+            self.points[index] = self._calibrated(replace(point, accuracy=check.accuracy))
+
+    def _accept(self, check: PointCheck) -> None:
+        self.checks.append(check)
+        accuracy = ", ".join(f"{split} {value:.3f}" for split, value in check.accuracy.items())
+        self.report(
+            f"{check.point}: agreement {check.agreement:.2%}, error {check.max_relative_error:.1e}, {accuracy}"
+        )  # fmt: skip
+
+    def _calibrated(self, point: OperatingPoint) -> OperatingPoint:
+        """The point with the checkpoint's confidence calibration."""
+        key = (point.width, point.size_hw[0])
+        row = next((r for r in self.request.checkpoint.accuracy if (r["width"], r["resolution"]) == key), {})
+        return replace(
+            point, temperature=float(row.get("temperature", 1.0)), unsure_below=float(row.get("unsure_below", 0.0))
+        )  # fmt: skip
+
+    def _quantize(self, subnet: Subnet) -> None:
+        """Add the int8 points of a width that lose no more than the spec allows."""
+        calibration = self._pictures(self.splits["calib"])
+        select = self._pictures(self.splits["select"])
+        labels = self.splits["select"].labels
+        spec = self._open().spec
+        gammas = subnet.gammas(self.model)
+        floats = {int(p.size_hw[0]): p for p in self.points if p.program == f"{subnet.name}-fp32"}
+
+        def quantize(quant: QuantSpec) -> Int8Subnet:
+            return quantize_width(subnet, self.store.arrays, self.tables, gammas, calibration, spec, quant)
+
+        def drops_of(found: Int8Subnet) -> dict[int, float]:
+            self._stage(found, floats)
+            bundle = self._open()
+            backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
+            drops = {}
+            for resolution, point in floats.items():
+                logits = engine_logits(backend, bundle, bundle.point(_int8_name(point)), select)
+                drops[resolution] = point.accuracy["select"] - accuracy_of(logits, labels)
+            return drops
+
+        def float_layers_of(quant: QuantSpec, resolution: int, count: int) -> QuantSpec:
+            return with_float_layers(subnet, resolution, quant, count, calibration, spec)
+
+        chosen, drops = quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
+        self._stage(chosen, floats)
+        self._used.append(chosen.graph.recipe)
+        if chosen.spec.float_layers:
+            self.notes.append(f"{subnet.name} int8: {', '.join(chosen.spec.float_layers)} stay float")
+        self._check_int8(floats, drops)
+
+    def _stage(self, found: Int8Subnet, floats: dict[int, OperatingPoint]) -> None:
+        """Write a quantized width and list its points, replacing an earlier attempt."""
+        graph = externalise(found.graph.proto, external_names(found.graph.recipe))
+        self._add_program(found.subnet, "int8", graph, found.graph.recipe)
+        self._used.pop()
+        self.stored_int8.update(found.stored)
+        self.tables.update(found.tables)
+        names = {_int8_name(p) for p in floats.values()}
+        self.points = [p for p in self.points if p.name not in names]
+        for point in floats.values():
+            program = f"{found.subnet.name}-int8"
+            self.points.append(replace(point, name=_int8_name(point), program=program))
+        self._write_arrays()
+
+    def _check_int8(self, floats: dict[int, OperatingPoint], drops: dict[int, float]) -> None:
+        """Measure the int8 points on every split; leave out those that lose too much, and say so."""
+        bundle = self._open()
+        backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
+        pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
+        labels = {name: self.splits[name].labels for name in self._measured()}
+        for resolution, point in floats.items():
+            name = _int8_name(point)
+            index = next(i for i, p in enumerate(self.points) if p.name == name)
+            if drops[resolution] > self.request.quant.max_drop:
+                self.notes.append(f"{name} is left out: it loses {drops[resolution]:.2%} on select")
+                self.report(self.notes[-1])
+                del self.points[index]
+                continue
+            reference = engine_logits(backend, bundle, point, pictures)
+            check = compare(name, reference, engine_logits(backend, bundle, self.points[index], pictures), labels)
+            self._accept(check)
+            self.points[index] = replace(self.points[index], accuracy=check.accuracy)
+
+    def _drop_floats(self) -> None:
+        """A bundle of int8 alone; a float point stays where its int8 one was left out."""
+        has_int8 = {p.table for p in self.points if p.name.endswith("-int8")}
+        self.points = [p for p in self.points if p.name.endswith("-int8") or p.table not in has_int8]
+        kept = {p.program for p in self.points}
+        self.programs = [p for p in self.programs if p.name in kept]
+        float_recipes = [s.recipe for s in self.subnets if f"{s.name}-fp32" not in kept]
+        self._used = [r for r in self._used if not any(r is f for f in float_recipes)]
+        for subnet in self.subnets:
+            if f"{subnet.name}-fp32" not in kept:
+                self.writer.remove(f"programs/{subnet.name}-fp32.onnx")
+                self.writer.remove(f"programs/{subnet.name}-fp32.tensors.json")
 
 
-def _self_test(bundle: Bundle, threads: int) -> dict[str, np.ndarray]:
-    """Made-up pictures (never the data's) and what each point says of them."""
-    draw = np.random.default_rng(2026)
-    coarse = draw.integers(0, 256, (VECTOR_PICTURES, 6, 6, 3), np.uint8)
-    pixels = np.stack([_enlarge(c) for c in coarse])
-    backend = open_backend("onnxruntime", bundle, BackendOptions(threads))
-    rows = {f"logits/{p.name}": engine_logits(backend, bundle, p, list(pixels)) for p in bundle.manifest.points}
-    return {"pixels": pixels, **rows}
-
-
-def _enlarge(coarse: np.ndarray) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(coarse, (VECTOR_SIDE, VECTOR_SIDE), interpolation=cv2.INTER_CUBIC)
-
-
-def _measured(point: OperatingPoint, check: PointCheck, checkpoint: Checkpoint) -> OperatingPoint:
-    """The point with the engine's accuracy and the checkpoint's confidence calibration."""
-    rows = [r for r in checkpoint.accuracy if r["width"] == point.width and r["resolution"] == point.size_hw[0]]
-    row = rows[0] if rows else {}
-    return replace(
-        point, accuracy=check.accuracy,
-        temperature=float(row.get("temperature", 1.0)), unsure_below=float(row.get("unsure_below", 0.0)),
-    )  # fmt: skip
+def _int8_name(point: OperatingPoint) -> str:
+    return point.name.removesuffix("-fp32") + "-int8"

@@ -63,6 +63,10 @@ class BundleWriter:
         (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
         return self.write(name, buffer.getvalue())
 
+    def remove(self, name: str) -> None:
+        """Take a file out again."""
+        (self.root / name).unlink()
+
     def open(self, manifest: Manifest) -> Bundle:
         """Write the manifest with the hashes of all files so far, and load the bundle as a device would."""
         complete = dataclasses.replace(manifest, files=file_facts(self.root))

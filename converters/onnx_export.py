@@ -6,9 +6,9 @@ import contextlib
 import io
 import logging
 import warnings
-from pathlib import Path
 
 import onnx
+import onnx.numpy_helper
 import torch
 from torch import nn
 
@@ -70,7 +70,7 @@ def externalise(proto: onnx.ModelProto, names: set[str]) -> bytes:
     for tensor in slim.graph.initializer:
         if tensor.name not in names:
             continue
-        size = len(tensor.raw_data) or 4 * len(tensor.float_data)
+        size = onnx.numpy_helper.to_array(tensor).nbytes
         for field in ("raw_data", "float_data", "int32_data", "int64_data"):
             tensor.ClearField(field)
         tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -100,9 +100,3 @@ def _quiet():  # type: ignore[no-untyped-def]
             yield
         finally:
             logger.setLevel(level)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -34,11 +34,6 @@ class TensorStore:
         self.arrays.setdefault(own, value)
         return own
 
-    def used_only(self, recipes: list[GraphTensors]) -> dict[str, Array]:
-        """The tensors that some recipe names."""
-        used = {t.source for recipe in recipes for t in recipe.tensors if t.source is not None}
-        return {name: array for name, array in self.arrays.items() if name in used}
-
 
 def full_store(supernet: nn.Module) -> TensorStore:
     """Start from the parameters of the full network."""
@@ -93,10 +88,15 @@ def point_table(plain: nn.Module, pairs: list[NormPair]) -> dict[str, npt.NDArra
 
 def recipe_values(recipe: GraphTensors) -> dict[str, Any]:
     """The recipe as JSON values, without the fields that have their default."""
-    rows = []
-    for tensor in recipe.tensors:
-        row = {k: v for k, v in asdict(tensor).items() if v is not None}
-        if tensor.vector is None:
-            row.pop("vector_at")
-        rows.append(row)
-    return {"tensors": rows}
+    values: dict[str, Any] = {"tensors": [_tensor_values(t) for t in recipe.tensors]}
+    if recipe.scales:
+        values["scales"] = [{k: v for k, v in asdict(s).items() if v is not None} for s in recipe.scales]
+        values["biases"] = [{"value": _tensor_values(b.value), "scale": b.scale} for b in recipe.biases]
+    return values
+
+
+def _tensor_values(tensor: TensorRecipe) -> dict[str, Any]:
+    row = {k: v for k, v in asdict(tensor).items() if v is not None}
+    if tensor.vector is None:
+        row.pop("vector_at")
+    return row

@@ -82,6 +82,11 @@ def compare(point: str, reference: np.ndarray, found: np.ndarray, labels: dict[s
     return PointCheck(point, error, float(np.mean(best == reference.argmax(1))), accuracy)
 
 
+def accuracy_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of pictures whose best class is right; logits (N, classes), labels (N,)."""
+    return float(np.mean(logits.argmax(1) == labels))
+
+
 def require_parity(check: PointCheck) -> None:
     """Refuse a point that differs from torch.
 

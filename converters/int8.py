@@ -1,0 +1,109 @@
+"""Quantize one width after training: graph, integers, ranges at each resolution, and which layers stay float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from converters.activation_ranges import best_range, collect_samples
+from converters.int8_graph import Int8Graph, QuantSpec, make_int8_graph, stored_int8
+from converters.onnx_export import externalise
+from converters.sensitivity import rank_layers
+from converters.subnets import Subnet, table_key
+from edge_runtime.preprocess import TensorSpec, preprocess
+from edge_runtime.tensor_recipe import build_tensors
+
+SENSITIVITY_PICTURES = 64
+Tables = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Int8Subnet:
+    """A quantized width: its graph and what the bundle stores for it."""
+
+    subnet: Subnet
+    spec: QuantSpec
+    graph: Int8Graph
+    stored: dict[str, np.ndarray]
+    """Integers and scales, by name."""
+    tables: Tables
+    """activation_scale and activation_zero_point of each point."""
+
+
+def quantize_width(
+    subnet: Subnet,
+    floats: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray],
+    gammas: Mapping[str, np.ndarray],
+    pictures: list[np.ndarray],
+    tensor_spec: TensorSpec,
+    spec: QuantSpec,
+) -> Int8Subnet:
+    """Quantize a width by the given spec.
+
+    Args:
+        floats: stored float tensors.
+        tables: scales and shifts of every point.
+        gammas: stored weight -> gamma of its norm.
+        pictures: calibration pictures (H, W, 3) uint8 RGB, never those that accuracy is measured on.
+        tensor_spec: preprocessing.
+    """
+    graph = make_int8_graph(subnet.template, subnet.recipe, spec)
+    names = {t.name for t in subnet.recipe.tensors}
+    proto = type(subnet.template).FromString(externalise(subnet.template, names))
+    found: Tables = {}
+    for resolution in subnet.by_resolution:
+        key = table_key(subnet.width, resolution)
+        tensors = build_tensors(subnet.recipe, floats, tables, key)
+        inputs = [preprocess(p, tensor_spec, (resolution, resolution)) for p in pictures[: spec.calib_pictures]]
+        samples = collect_samples(proto, tensors, graph.activations, inputs)
+        ranges = [best_range(samples[name]) for name in graph.activations]
+        found[f"{key}/activation_scale"] = np.array([r.scale for r in ranges], np.float32)
+        found[f"{key}/activation_zero_point"] = np.array([r.zero_point for r in ranges], np.uint8)
+    return Int8Subnet(subnet, spec, graph, stored_int8(floats, graph.recipe, gammas, spec), found)
+
+
+def with_float_layers(
+    subnet: Subnet, resolution: int, spec: QuantSpec, count: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
+) -> QuantSpec:
+    """The spec with the `count` most sensitive layers of a point left float."""
+    size = (resolution, resolution)
+    batch = np.concatenate([preprocess(p, tensor_spec, size) for p in pictures[:SENSITIVITY_PICTURES]])
+    ranked = rank_layers(subnet.folded(resolution), torch.from_numpy(batch), spec.largest)
+    return replace(spec, float_layers=tuple(name for name, _ in ranked[:count]))
+
+
+def quantize_with_gate(
+    quantize: Callable[[QuantSpec], Int8Subnet],
+    drops_of: Callable[[Int8Subnet], dict[int, float]],
+    float_layers_of: Callable[[QuantSpec, int, int], QuantSpec],
+    spec: QuantSpec,
+    report: Callable[[str], None],
+) -> tuple[Int8Subnet, dict[int, float]]:
+    """Quantize, measure, and leave sensitive layers float until no point loses too much or the allowance is used up.
+
+    Args:
+        quantize: makes the width by a spec.
+        drops_of: resolution -> accuracy lost on select against fp32.
+        float_layers_of: (spec, resolution, count) -> spec with that many float layers.
+    Returns:
+        the best attempt and its drops; points that still lose too much are for the caller to leave out.
+    """
+    best = quantize(spec)
+    drops = drops_of(best)
+    for count in range(1, spec.max_float_layers + 1):
+        if max(drops.values()) <= spec.max_drop:
+            break
+        worst = max(drops, key=lambda r: drops[r])
+        attempt = quantize(float_layers_of(spec, worst, count))
+        attempt_drops = drops_of(attempt)
+        report(
+            f"{best.subnet.name} int8: a drop of {drops[worst]:.2%} at {worst} px is too much; with "
+            f"{', '.join(attempt.spec.float_layers)} in float the largest is {max(attempt_drops.values()):.2%}"
+        )
+        if max(attempt_drops.values()) < max(drops.values()):
+            best, drops = attempt, attempt_drops
+    return best, drops
