@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--source", "-i", default="demo", show_default=True, help="Camera index, file, folder, URL, or demo.")
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="NAME.bundle; default: the shipped one.")
+@click.option("--profile", default=None, help="Device profile, by name or .toml file; default: this machine's match.")
 @click.option("--backend", default=None, help="onnxruntime, executorch or null; default: the bundle's first.")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default=None, help="Default: all of the bundle.")
 @click.option("--threads", type=click.IntRange(1, 64), default=None, help="Default: the usable cores, at most 4.")
@@ -42,6 +44,7 @@ def cli() -> None:
 def run(
     source: str,
     bundle: Path | None,
+    profile: str | None,
     backend: str | None,
     precision: str | None,
     threads: int | None,
@@ -63,8 +66,8 @@ def run(
         budget = Budget(max_latency_ms, min_accuracy)
     with (
         Runtime.load(
-            bundle or default_bundle_path(), backend=backend, precision=precision, threads=threads, budget=budget,
-            adapt=not no_adapt, telemetry=telemetry, global_thread_pool=True,
+            bundle or default_bundle_path(), profile=profile, backend=backend, precision=precision, threads=threads,
+            budget=budget, adapt=not no_adapt, telemetry=telemetry, global_thread_pool=True,
         ) as runtime,
         open_source(source) as frames,
     ):  # fmt: skip
@@ -131,7 +134,12 @@ def unpack(archive: Path, bundle: Path) -> None:
     """Take a bundle out of its zip, with the same checks as loading."""
     from edge_runtime.bundle_files import unzip_bundle
 
-    Bundle.load(unzip_bundle(archive, bundle))
+    unpacked = unzip_bundle(archive, bundle)
+    try:
+        Bundle.load(unpacked)
+    except EdgeRuntimeError:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        raise
     click.echo(f"unpacked to {bundle}")
 
 
@@ -139,10 +147,19 @@ def unpack(archive: Path, bundle: Path) -> None:
 @click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(form: str) -> None:
     """Say what this machine has, what is missing, and which extra brings it."""
-    from edge_runtime.doctor import diagnose, render_doctor
+    from edge_runtime.doctor import diagnose, findings_as_json, render_doctor
 
     findings = diagnose()
-    click.echo(json.dumps([f.to_dict() for f in findings]) if form == "json" else render_doctor(findings))
+    click.echo(json.dumps(findings_as_json(findings)) if form == "json" else render_doctor(findings))
+
+
+@cli.command()
+@click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def devices(form: str) -> None:
+    """List the device profiles and name the best match for this machine, with the reason."""
+    from edge_runtime.device_list import devices_as_json, render_devices
+
+    click.echo(json.dumps(devices_as_json()) if form == "json" else render_devices())
 
 
 def main() -> None:

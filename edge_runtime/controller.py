@@ -39,10 +39,10 @@ class ControllerSettings:
     """To step up, the better point must fit in this share of the time left."""
     step_up_dwell_s: float = 0.5
     """And must have done so for this long without interruption."""
-    measurement_noise: float = 0.02
-    """Variance of one observed slowdown on a quiet machine."""
-    min_process_noise: float = 0.002
-    """The slowdown is never believed to stand still."""
+    measurement_noise: float = 0.01
+    """Variance of one observed slowdown, relative to its square: 10 % standard deviation."""
+    min_process_noise: float = 0.0005
+    """The slowdown is never believed to stand still; relative to its square."""
     noise_memory: float = 0.9
     """Weight of the past in the estimate of the process noise."""
     jump_sigmas: float = 4.0
@@ -51,15 +51,16 @@ class ControllerSettings:
     """At and above it, step towards cheaper points."""
     cool_temperature_c: float = 78.0
     """Below it, points may be stepped up again."""
-    foreign_load_gain: float = 0.0
-    """Feed-forward of a rise of foreign load into the slowdown (0: off)."""
 
 
 class SlowdownFilter:
-    """A Kalman filter of the slowdown with adaptive process noise.
+    """A Kalman filter of the slowdown with adaptive process noise, which one late frame does not upset.
 
-    Order of operations of `observe`, as documented in docs/controller.md:
-    innovation, process noise, prior variance, gain, mean, variance.
+    A frame that is preempted takes many times its time and says nothing of the next one, so a frame far above the
+    estimate is set aside; the second in a row is a change of the machine and is believed at once.
+
+    Order of operations of `observe`, as documented in docs/controller.md: measurement noise, innovation, limit, process
+    noise, prior variance, gain, mean, variance.
     """
 
     def __init__(self, settings: ControllerSettings) -> None:
@@ -67,31 +68,47 @@ class SlowdownFilter:
         self.mean = 1.0
         self.variance = settings.measurement_noise
         self._process_noise = settings.min_process_noise
+        self._set_aside: float | None = None
 
     def observe(self, slowdown: float) -> None:
         """Take in one observed ratio (> 0)."""
         settings = self._settings
+        noise = settings.measurement_noise * self.mean * self.mean
         innovation = slowdown - self.mean
-        spread = self.variance + settings.measurement_noise
-        if innovation > 0.0 and innovation * innovation > settings.jump_sigmas * settings.jump_sigmas * spread:
-            self.mean = slowdown
-            self.variance = settings.measurement_noise * slowdown
+        limit = settings.jump_sigmas * math.sqrt(self.variance + noise)
+        if innovation > limit:
+            self._take_late(slowdown)
             return
-        fresh = self._gain(self.variance + self._process_noise) * innovation
-        noise = settings.noise_memory * self._process_noise + (1.0 - settings.noise_memory) * fresh * fresh
-        self._process_noise = noise if noise > settings.min_process_noise else settings.min_process_noise
+        self._set_aside = None
+        if innovation < -limit:
+            innovation = -limit
+        step = self._gain(self.variance + self._process_noise, noise) * innovation
+        adapted = settings.noise_memory * self._process_noise + (1.0 - settings.noise_memory) * step * step
+        floor = settings.min_process_noise * self.mean * self.mean
+        self._process_noise = adapted if adapted > floor else floor
         prior = self.variance + self._process_noise
-        gain = self._gain(prior)
+        gain = self._gain(prior, noise)
         self.mean = self.mean + gain * innovation
         self.variance = (1.0 - gain) * prior
 
-    def _gain(self, prior: float) -> float:
-        return prior / (prior + self._settings.measurement_noise)
+    def _take_late(self, slowdown: float) -> None:
+        """Set a late frame aside; believe the lesser of two in a row."""
+        if self._set_aside is None:
+            self._set_aside = slowdown
+            return
+        self.mean = min(slowdown, self._set_aside)
+        self.variance = self._settings.measurement_noise * self.mean * self.mean
+        self._process_noise = self._settings.min_process_noise * self.mean * self.mean
+        self._set_aside = None
+
+    @staticmethod
+    def _gain(prior: float, noise: float) -> float:
+        return prior / (prior + noise)
 
     def quantile(self) -> float:
-        """Slowdown that is exceeded rarely: mean + quantile_sigmas * standard deviation."""
-        spread = self.variance + self._settings.measurement_noise * self.mean * 0.05
-        return self.mean + self._settings.quantile_sigmas * math.sqrt(spread)
+        """Slowdown that is exceeded rarely: mean + quantile_sigmas standard deviations of one frame's slowdown."""
+        noise = self._settings.measurement_noise * self.mean * self.mean
+        return self.mean + self._settings.quantile_sigmas * math.sqrt(self.variance + noise)
 
 
 class Controller:
@@ -179,7 +196,10 @@ class Controller:
             best = max(both, key=self._merit)
             return best, self._limit_reason(best)
         if accurate:
-            return min(accurate, key=lambda i: self.ladder[i].latency_ms), "too slow for the deadline at this accuracy"
+            fastest = min(accurate, key=lambda i: self.ladder[i].latency_ms)
+            return fastest, "deadline out of reach" if len(accurate) == len(
+                usable
+            ) else "accuracy floor before deadline"
         if fitting:
             return max(fitting, key=self._merit), "accuracy floor out of reach"
         return min(usable, key=lambda i: self.ladder[i].latency_ms), "nothing meets the budget"

@@ -17,6 +17,7 @@ from edge_runtime.backends import Backend, BackendOptions, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
 from edge_runtime.controller import Controller, LadderPoint
+from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
 from edge_runtime.errors import BundleError
 from edge_runtime.frame import Frame
 from edge_runtime.manifest import OperatingPoint
@@ -24,7 +25,8 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
-from edge_runtime.sensor_loop import SensorLoop, Sensors
+from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
+from edge_runtime.sensors import DeviceSensors
 from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
 
 OnSwitch = Callable[[Decision, Decision], None]
@@ -33,9 +35,17 @@ OnSwitch = Callable[[Decision, Decision], None]
 class FrameSource(Protocol):
     """Where frames come from; edge_runtime.sources makes them."""
 
-    name: str
-    live: bool
-    dropped: int
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def live(self) -> bool:
+        """Frames age while nobody takes them."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames lost so far."""
 
     def frames(self) -> Iterator[Frame]:
         """The frames, in order."""
@@ -79,12 +89,12 @@ class Runtime:
         backend: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
+        profile: str | Path | None = None,
         budget: Budget | None = None,
         sensors: Sensors | None = None,
         adapt: bool = True,
         telemetry: str | Path | None = None,
         global_thread_pool: bool = False,
-        memory_arena: bool = True,
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ) -> Runtime:
         """Open a bundle and start building its points in the background.
@@ -93,28 +103,32 @@ class Runtime:
             bundle: folder NAME.bundle, or one that is already loaded.
             backend: "onnxruntime", "executorch" or "null"; None takes the first that the bundle has a program for.
             precision: "fp32" or "int8"; None takes all programs of the backend.
-            threads: for the engine; None takes the usable cores, at most 4.
+            threads: for the engine; None takes the profile's, never more than the usable cores.
+            profile: device profile by name or .toml path; None takes the one that matches this machine.
             budget: deadline and floors; None is 30 frames per second.
             sensors: None reads this device.
             adapt: False stays at the most accurate point.
             telemetry: a JSON-lines file to write.
             global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
-            memory_arena: let the engine keep an arena; off saves memory and costs some speed.
             warn: receives single sentences about what went wrong while the run goes on.
         Raises:
-            BundleError, BackendError, SinkError: with the reason.
+            BundleError, BackendError, ProfileError, SinkError: with the reason.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
         points = opened.points_for(name, precision)
-        options = BackendOptions(threads or default_threads(), precision, global_thread_pool, memory_arena)
+        device = match_profile(read_machine_facts())[0] if profile is None else load_profile(profile)
+        options = BackendOptions(
+            threads or min(device.threads, usable_cores()), precision, global_thread_pool, device.arena, device.spinning
+        )
         engine = open_backend(name, opened, options)
         if sensors is None:
-            from edge_runtime.sensors import DeviceSensors
-
-            sensors = DeviceSensors()
+            sensors = TrustedSensors(DeviceSensors(temperature_zones=device.temperature_zones), device)
         recording = None if telemetry is None else TelemetryFile(telemetry, warn)
-        runtime = Runtime(opened, engine, points, budget=budget or Budget(), sensors=sensors, telemetry=recording)
+        runtime = Runtime(
+            opened, engine, points, budget=budget or Budget(), sensors=sensors,
+            sensor_period_s=device.sensor_period_s, telemetry=recording,
+        )  # fmt: skip
         if not adapt:
             runtime.pin(max(points, key=lambda p: p.accuracy["select"]).name)
         return runtime
@@ -257,7 +271,6 @@ def _guess_ms(point: OperatingPoint) -> float:
     return point.latency_ms or point.madds * 1e-7
 
 
-def default_threads() -> int:
-    """The cores that this process may use, at most 4: small networks gain nothing beyond."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, usable))
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

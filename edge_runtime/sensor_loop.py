@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from edge_runtime.profile_schema import DeviceProfile
 from edge_runtime.readings import UNKNOWN, Readings
 
 
@@ -23,6 +24,17 @@ class NoSensors:
     def read(self, now_s: float) -> Readings:
         """Unknown."""
         return UNKNOWN
+
+
+class TrustedSensors:
+    """Only what the device profile trusts; everything else is unknown."""
+
+    def __init__(self, inner: Sensors, profile: DeviceProfile) -> None:
+        self._inner, self._profile = inner, profile
+
+    def read(self, now_s: float) -> Readings:
+        """The trusted readings."""
+        return self._profile.trusted(self._inner.read(now_s))
 
 
 class SensorLoop:
