@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64")
 MAX_ARRAYS = 100_000
 MAX_EXPANSION = 64
 """A compressed member may grow this much; real weights stay under 2, tables under 10."""
+MAX_AXES, MAX_AXIS = 8, 1 << 40
 
 
 def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
@@ -35,29 +35,46 @@ def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
             if len(entries) > MAX_ARRAYS or total > MAX_EXPANSION * max(1024, len(content)):
                 raise BundleError(f"{where}: would unpack to {total} bytes; this is not a file of weights")
             for entry in entries:
+                name = entry.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise BundleError(f"{where}: holds two arrays named {name[:200]!r}")
                 with archive.open(entry) as stream:
                     member = stream.read(entry.file_size + 1)
-                arrays[entry.filename.removesuffix(".npy")] = _read_array(member, f"{where}: {entry.filename[:200]!r}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-        raise BundleError(f"{where}: not a readable npz file: {error}") from error
+                arrays[name] = _read_array(member, f"{where}: {entry.filename[:200]!r}")
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise many kinds for a broken file
+        raise BundleError(f"{where}: not a readable npz file: {_first_line(error)}") from error
     return arrays
 
 
 def _read_array(member: bytes, where: str) -> npt.NDArray[Any]:
     stream = io.BytesIO(member)
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise BundleError(f"{where}: array format {version} is unknown")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream)
-    if dtype.name not in DTYPES or fortran:
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise BundleError(f"{where}: array format {version} is unknown")
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+    except BundleError:
+        raise
+    except Exception as error:  # numpy parses the header as Python; whatever that raises is in the file
+        raise BundleError(f"{where}: not a readable array: {_first_line(error)}") from error
+    if dtype.name not in DTYPES or not dtype.isnative:
         raise BundleError(f"{where}: array of {dtype} is not allowed, expected one of {', '.join(DTYPES)}")
+    if fortran:
+        raise BundleError(f"{where}: array in column order is not allowed, expected row order")
     count = 1
     for size in shape:
         count *= int(size)
     rest = len(member) - stream.tell()
-    if len(shape) > 8 or min(shape, default=1) < 0 or count * dtype.itemsize != rest:
-        raise BundleError(f"{where}: array of shape {shape} does not fit its {rest} bytes")
+    possible = len(shape) <= MAX_AXES and all(0 <= size <= MAX_AXIS for size in shape)
+    if not possible or count * dtype.itemsize != rest:
+        raise BundleError(f"{where}: array of shape {str(shape)[:200]} does not fit its {rest} bytes")
     array = np.frombuffer(member, dtype, count, stream.tell()).reshape(shape)
     array.flags.writeable = False
     return array
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
