@@ -42,6 +42,7 @@ class PacedSource:
         self._start_s: float | None = None
         self._late_since_s = 0.0
         self._stopped = False
+        self._dropped_before = 0
         self.at_s = 0.0
         """The run's time of the newest frame: media time for files, else seconds since the first frame, less pauses."""
 
@@ -63,10 +64,12 @@ class PacedSource:
 
     @property
     def dropped(self) -> int:
-        return self._inner.dropped
+        """Since the first frame was asked for: what a camera sent while the network was loading is not lost work."""
+        return self._inner.dropped - self._dropped_before
 
     def frames(self) -> Iterator[Frame]:
         """The inner source's frames, each when its time has come."""
+        self._dropped_before = self._inner.dropped
         for count, frame in enumerate(self._inner.frames(), 1):
             if self._start_s is None:
                 self._start_s = self._clock()

@@ -243,6 +243,18 @@ def test_a_slow_consumer_gets_every_frame_late() -> None:
     assert clock.now_s == pytest.approx(105.0)
 
 
+def test_frames_lost_before_the_run_began_do_not_count() -> None:
+    inner = Stills(live=True)
+    inner.dropped = 51
+    source = PacedSource(inner, realtime=False)
+    frames = source.frames()
+    next(frames)
+    assert source.dropped == 0
+    inner.dropped = 54
+    next(frames)
+    assert source.dropped == 3
+
+
 # -- the command
 
 
