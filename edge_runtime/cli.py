@@ -144,6 +144,57 @@ def unpack(archive: Path, bundle: Path) -> None:
 
 
 @cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--backend", multiple=True, help="Engine to test; default: all that the bundle has programs for.")
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--require-signature", type=click.Path(path_type=Path), default=None, metavar="KEY", help="Public key.")
+@click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def verify(
+    bundle: Path | None, backend: tuple[str, ...], threads: int, require_signature: Path | None, form: str
+) -> None:
+    """Check a bundle on this device: signature, hashes, self-test through the engine, latency."""
+    from edge_runtime.self_check import require_passed, verify_bundle
+    from edge_runtime.signature import require_signature as check_signature
+
+    path = bundle or default_bundle_path()
+    if require_signature is not None:
+        check_signature(path, require_signature)
+    opened = Bundle.load(path)
+    verdicts = verify_bundle(opened, threads, backend or None)
+    if form == "json":
+        click.echo(json.dumps([v.to_dict() for v in verdicts]))
+    else:
+        click.echo(f"{path}: {len(opened.manifest.files)} files as the manifest says")
+        for verdict in verdicts:
+            error = "no vectors" if verdict.error is None else f"error {verdict.error:.1e}"
+            state = verdict.fault or "ok"
+            click.echo(f"  {verdict.point:<20} {verdict.backend:<12} {error:<16} {verdict.latency_ms:8.3f} ms  {state}")
+    require_passed(verdicts)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the keys.")
+def keys(name: str, out: Path) -> None:
+    """Make a pair of keys for signing bundles."""
+    from edge_runtime.signature import make_keys
+
+    private, public = make_keys(out, name)
+    click.echo(f"wrote {private} (keep it secret) and {public}")
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("private_key", type=click.Path(path_type=Path))
+def sign(bundle: Path, private_key: Path) -> None:
+    """Sign a bundle with a private key."""
+    from edge_runtime.signature import sign_bundle
+
+    Bundle.load(bundle)
+    click.echo(f"wrote {sign_bundle(bundle, private_key)}")
+
+
+@cli.command()
 @click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(form: str) -> None:
     """Say what this machine has, what is missing, and which extra brings it."""
