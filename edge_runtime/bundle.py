@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edge_runtime.bundle_files import MANIFEST, read_verified
+from edge_runtime.bundle_files import MANIFEST, read_verified, require_listed
 from edge_runtime.errors import BundleError
 from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Program
 from edge_runtime.preprocess import TensorSpec
@@ -41,6 +41,8 @@ class Bundle:
         root = Path(path)
         manifest = _read_manifest(root)
         bundle = Bundle(root, manifest)
+        for name in manifest.used_files:
+            require_listed(root, name, manifest.files)
         if verify:
             for name in manifest.files:
                 bundle.read(name)
@@ -133,15 +135,16 @@ def _read_manifest(root: Path) -> Manifest:
             text = stream.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; this is not a manifest")
-        values = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+        values = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
+        shown = repr(version)[:40] if isinstance(version, (str, int, float)) else type(version).__name__
         raise BundleError(
-            f"{path}: schema version {str(version)[:40]} is unknown, this runtime reads version {SCHEMA_VERSION}; "
+            f"{path}: schema version {shown} is unknown, this runtime reads version {SCHEMA_VERSION}; "
             "update edge-runtime or make the bundle again"
         )
     try:
@@ -152,3 +155,10 @@ def _read_manifest(root: Path) -> Manifest:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"the number {name} is not allowed")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("an object has one key twice")
+    return values

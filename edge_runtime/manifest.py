@@ -34,7 +34,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         _require(self.fit in FITS, f"fit is {self.fit!r}, expected one of {', '.join(FITS)}")
         _require(self.resize == "area", f"resize is {self.resize!r}, expected 'area'")
-        _require(min(self.std) > 0, f"std is {self.std}, expected more than 0")
+        _require(all(1e-3 <= s <= 1e6 for s in self.std), f"std is {self.std}, expected 0.001 to 1000000")
+        _require(all(abs(m) <= 1e6 for m in self.mean), f"mean is {self.mean}, expected at most 1000000")
         _require(0.0 < self.crop_share <= 1.0, f"crop_share is {self.crop_share}, expected 0 < share <= 1")
 
 
@@ -48,6 +49,7 @@ class ChannelRule:
     width_max: float
 
     def __post_init__(self) -> None:
+        _require(1 <= self.divisor <= 1024, f"divisor is {self.divisor}, expected 1 to 1024")
         _require(0.0 < self.width_min <= self.width_max <= 1.0, "widths must be 0 < width_min <= width_max <= 1")
 
 
@@ -97,10 +99,15 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         _require(0.0 < self.width <= 1.0, f"width is {self.width}, expected 0 < width <= 1")
         _require(all(8 <= s <= 8192 for s in self.size_hw), f"size_hw is {self.size_hw}, expected 8 to 8192 pixels")
+        _require(1 <= self.madds <= 1 << 60, f"madds is {self.madds}, expected at least 1")
         _require(all(0.0 <= a <= 1.0 for a in self.accuracy.values()), "accuracy must be 0 to 1")
         _require("select" in self.accuracy, "accuracy on the select split is missing")
-        _require(self.temperature > 0, f"temperature is {self.temperature}, expected more than 0")
-        _require(self.latency_ms is None or self.latency_ms > 0, "latency_ms must be more than 0")
+        _require(1e-3 <= self.temperature <= 1e3, f"temperature is {self.temperature}, expected 0.001 to 1000")
+        _require(0.0 <= self.unsure_below <= 1.0, f"unsure_below is {self.unsure_below}, expected 0 to 1")
+        _require(
+            self.latency_ms is None or 1e-6 <= self.latency_ms <= 1e9,
+            f"latency_ms is {self.latency_ms}, expected 0.000001 to 1000000000",
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,9 @@ class Vectors:
     """npz with `pixels` (N, H, W, 3) uint8 and, for each point, `logits/<point>` (N, classes) float32."""
     tolerance: float
     """Largest allowed difference of a logit, as a share of the largest logit."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.tolerance <= 1.0, f"tolerance is {self.tolerance}, expected 0 < tolerance <= 1")
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,14 @@ class Manifest:
     """Split -> data set and number of pictures, in words."""
     provenance: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def used_files(self) -> tuple[str, ...]:
+        """Names of the files that the programs, the points and the self-test need."""
+        found = [self.weights, self.tables, None if self.vectors is None else self.vectors.file]
+        for program in self.programs:
+            found += [program.file, program.tensors]
+        return tuple(name for name in found if name is not None)
 
     def __post_init__(self) -> None:
         _require(self.task in TASKS, f"task is {self.task!r}, expected one of {', '.join(TASKS)}")
