@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -10,10 +11,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, SinkError
 
 MAX_FILES = 10_000
 MAX_TOTAL_BYTES = 8 << 30
+MAX_EXPANSION = 64
+"""A transport zip may grow this much: weights hardly shrink, and JSON shrinks about tenfold."""
 CHUNK_BYTES = 1 << 20
 MANIFEST = "manifest.json"
 
@@ -45,9 +48,19 @@ def inner_path(root: Path, name: str) -> Path:
     path = root
     for part in parts:
         path = path / part
-        if path.is_symlink():
+        if os.path.islink(path):
             raise BundleError(f"{root}: {name!r} passes through a link, expected plain files; make the bundle again")
     return path
+
+
+def require_listed(root: Path, name: str, facts: dict[str, FileFact]) -> None:
+    """Refuse a file that the manifest uses without stating its size and hash.
+
+    Raises:
+        BundleError: it is not listed.
+    """
+    if name not in facts:
+        raise BundleError(f"{root}: {name[:200]!r} is used but not listed under files; make the bundle again")
 
 
 def read_verified(root: Path, name: str, facts: dict[str, FileFact]) -> bytes:
@@ -56,8 +69,7 @@ def read_verified(root: Path, name: str, facts: dict[str, FileFact]) -> bytes:
     Raises:
         BundleError: not listed, missing, of another size, or altered.
     """
-    if name not in facts:
-        raise BundleError(f"{root}: {name[:200]!r} is used but not listed under files; make the bundle again")
+    require_listed(root, name, facts)
     path, fact = inner_path(root, name), facts[name]
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -89,13 +101,27 @@ def file_facts(root: Path) -> dict[str, FileFact]:
 
 
 def zip_bundle(root: Path, target: Path) -> None:
-    """Pack a bundle folder for transport."""
+    """Pack a bundle folder for transport.
+
+    Raises:
+        BundleError: the folder holds a link.
+        SinkError: the zip cannot be written; nothing is left behind.
+    """
+    paths = sorted(root.rglob("*"))
+    for path in paths:
+        if path.is_symlink():
+            raise BundleError(f"{path}: is a link, expected plain files; make the bundle again")
     temporary = target.with_name(target.name + ".part")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(root).as_posix())
-    os.replace(temporary, target)
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in paths:
+                if path.is_file():
+                    archive.write(path, path.relative_to(root).as_posix())
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SinkError(f"{target}: cannot be written: {error.strerror}; choose another path") from error
 
 
 def unzip_bundle(archive_path: Path, target: Path) -> Path:
@@ -118,8 +144,10 @@ def unzip_bundle(archive_path: Path, target: Path) -> Path:
                 if not entry.is_dir():
                     _extract(archive, entry, inner_path(temporary, entry.filename))
         os.replace(temporary, target)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BundleError(f"{archive_path}: cannot be unpacked: {error}") from error
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise many kinds for a broken file
+        raise BundleError(f"{archive_path}: cannot be unpacked: {error or type(error).__name__}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -128,8 +156,11 @@ def unzip_bundle(archive_path: Path, target: Path) -> Path:
 def _check_entries(archive: zipfile.ZipFile, path: Path) -> None:
     entries = archive.infolist()
     total = sum(e.file_size for e in entries)
-    if len(entries) > MAX_FILES or total > MAX_TOTAL_BYTES:
+    allowed = min(MAX_TOTAL_BYTES, MAX_EXPANSION * max(1 << 20, path.stat().st_size))
+    if len(entries) > MAX_FILES or total > allowed:
         raise BundleError(f"{path}: {len(entries)} files of {total} bytes, more than a bundle may hold")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise BundleError(f"{path}: holds one name twice; pack the bundle again")
     for entry in entries:
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise BundleError(f"{path}: {entry.filename[:200]!r} is a link, expected plain files")
@@ -144,3 +175,5 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> No
             if left < 0:
                 raise BundleError(f"{archive.filename}: {entry.filename!r} is larger than it says")
             out.write(chunk)
+    if left:
+        raise BundleError(f"{archive.filename}: {entry.filename!r} is smaller than it says")
