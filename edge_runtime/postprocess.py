@@ -21,8 +21,12 @@ def classify(
         labels: class names.
         temperature: divides the logits (calibration of the operating point).
         unsure_below: below this confidence the label is "unsure".
+    Returns:
+        the answer; scores that are not finite say nothing, so they give "unsure" with confidence 0.
     """
     scores = logits[0].astype(np.float64) / temperature
+    if not np.isfinite(scores).all():
+        return Classification(UNSURE, 0.0)
     exponents = np.exp(scores - scores.max())
     probabilities = exponents / exponents.sum()
     order = np.argsort(-probabilities, kind="stable")[:TOP]

@@ -36,8 +36,12 @@ class TensorSpec:
 
 def crop_box(height: int, width: int, size_hw: tuple[int, int], share: float = 1.0) -> tuple[int, int, int, int]:
     """The centred rectangle with the input's aspect ratio: (top, left, rows, columns) in pixels."""
-    scale = min(height / size_hw[0], width / size_hw[1]) * share
-    rows, columns = max(1, int(size_hw[0] * scale)), max(1, int(size_hw[1] * scale))
+    rows, columns = height, width  # whole numbers: 56 * (61 / 56) is less than 61
+    if height * size_hw[1] > width * size_hw[0]:
+        rows = width * size_hw[0] // size_hw[1]
+    else:
+        columns = height * size_hw[1] // size_hw[0]
+    rows, columns = max(1, int(rows * share)), max(1, int(columns * share))
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
