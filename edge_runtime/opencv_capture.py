@@ -180,13 +180,10 @@ def quiet_opencv() -> Iterator[None]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when the first video is opened
     import cv2
 
-    logging = getattr(cv2.utils, "logging", None)
-    if logging is None:
-        yield
-        return
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4; OpenCV 5
     with _quiet_lock:  # several sources may open at once: the first lowers the level, the last restores it
         if not _levels_before:
-            _levels_before.append(logging.setLogLevel(0))
+            _levels_before.append(set_level(0))
         else:
             _levels_before.append(_levels_before[0])
     try:
@@ -195,7 +192,7 @@ def quiet_opencv() -> Iterator[None]:
         with _quiet_lock:
             level = _levels_before.pop()
             if not _levels_before:
-                logging.setLogLevel(level)
+                set_level(level)
 
 
 def _why_unreachable(url: str, timeout_s: float) -> str:
