@@ -92,14 +92,11 @@ def apply_kernels(x: Tensor, spec: KernelSpec, backend: str) -> Tensor:
 
 def shifted(x: Tensor, kernel_size: int, stride: int) -> list[Tensor]:
     """The input under each tap of a kernel, row by row: kernel_size ** 2 tensors (N, I, H / stride, W / stride)."""
-    pad = kernel_size // 2
-    height, width = x.shape[-2:]
+    pad, last = kernel_size // 2, kernel_size - 1
     padded = F.pad(x, (pad, pad, pad, pad)) if pad else x
-    return [
-        padded[:, :, row : row + height : stride, column : column + width : stride]
-        for row in range(kernel_size)
-        for column in range(kernel_size)
-    ]
+    # ends are counted from the far side, so that a graph for any picture size needs no arithmetic on sizes
+    spans = [slice(at, at - last if at < last else None, stride) for at in range(kernel_size)]
+    return [row[:, :, :, column] for row in (padded[:, :, rows] for rows in spans) for column in spans]
 
 
 def _samples_grouped(x: Tensor, spec: KernelSpec) -> Tensor:

@@ -91,6 +91,7 @@ class Joined:
     """Several channel counts behind each other in one axis (a projection that is split afterwards)."""
 
     parts: tuple[Channels, ...]
+    segments = 1
 
     @property
     def full(self) -> int:

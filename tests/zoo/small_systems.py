@@ -28,6 +28,7 @@ class Small:
 
 _RESNET = {"width_mult": 0.25, "depths": (1, 2, 1, 1)}
 _DEEP = {"width_mult": 0.25, "depths": (2, 2, 2, 2)}  # an attention over one block would have nothing to choose
+_HORNET = {"width_mult": 0.25, "depths": (1, 1, 1, 1)}
 SYSTEMS = (
     Small("mobilenet_v2", {"width_mult": 0.25}, exported=False),
     Small("resnet50", _RESNET, exported=False),
@@ -42,7 +43,9 @@ SYSTEMS = (
     Small("SDA-PyConv-86", _DEEP, exported=False),
     Small("od_resnet18_4x", {"width_mult": 0.25, "depths": (1, 1, 1, 1)}),
     Small("od_resnet50_1x", _RESNET, exported=False),
-    Small("od_mobilenetv2_050_4x"),
+    Small("od_mobilenetv2_050_4x", exported=False),
+    Small("hornet_tiny_7x7", _HORNET),
+    Small("hornet_tiny_gf", _HORNET, dynamic=False),
 )
 CLASSES, SIDE = 5, 32
 
