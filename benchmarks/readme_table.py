@@ -1,0 +1,77 @@
+"""The "Measured" table of the README, from benchmarks/results/*.json: python -m benchmarks.readme_table"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+PAGE = RESULTS.parent.parent / "README.md"
+BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
+POOL, DEFAULTS = "one global pool, no spinning", "onnxruntime's defaults"
+
+
+def _read(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return values
+
+
+def _training_rows() -> list[tuple[str, str, str]]:
+    points = _read("training")["points"]
+    largest, cheapest = points[0], points[-1]
+
+    def accuracy(row: dict[str, Any]) -> str:
+        return f"{100 * row['mutualnet_test']:.1f} % at {row['madds'] / 1e6:.1f} MMAdds"
+
+    text = f"{accuracy(largest)} down to {accuracy(cheapest)}"
+    return [
+        (f"test accuracy over {len(points)} points of one network, 20 classes, from scratch", text, "training_table")
+    ]
+
+
+def _switch_rows() -> list[tuple[str, str, str]]:
+    rows = []
+    extra = _read("switch_latency")["extra_latency_ms"]
+    for threads in (1, 2):
+        ours, theirs = extra[f"{threads} threads, {POOL}"], extra[f"{threads} threads, {DEFAULTS}"]
+        text = f"{ours['p50']:.2f} / {ours['p99']:.2f} ms (defaults: {theirs['p50']:.2f} / {theirs['p99']:.2f} ms)"
+        label = f"extra latency of a switch, p50 / p99, {threads} thread{'s' if threads > 1 else ''}"
+        rows.append((f"{label}, all ordered pairs", text, "switch_latency"))
+    return rows
+
+
+def _other_rows() -> list[tuple[str, str, str]]:
+    overhead = _read("pipeline_overhead")["overhead_ms"]
+    imported, memory, soak = _read("import_time"), _read("resident_memory")["pss_growth"], _read("soak")
+    arena = memory["arena on"]
+    slope = f"{soak['memory_slope_mb_per_10000_frames']:+.2f} MB per 10,000 frames"
+    return [
+        ("frame time beside resize and engine, p50 / p99", f"{overhead['p50']:.2f} / {overhead['p99']:.2f} ms",
+         "pipeline_overhead"),
+        ("`import edge_runtime`, median", f"{1000 * imported['import_s_median']:.0f} ms", "import_time"),
+        (f"memory with all {arena['points']} points resident",
+         f"{arena['all_points_mb']:.1f} MB, {arena['ratio']:.1f}x the largest alone", "resident_memory"),
+        (f"memory slope over {soak['minutes']:.0f} minutes at 30 fps", slope, "soak"),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Rewrite the table."""
+    rows = [*_training_rows(), *_switch_rows(), *_other_rows()]
+    environment = _read("switch_latency")["environment"]
+    lines = [
+        f"On {environment['cpu']}, {environment['cores']} cores, onnxruntime {environment['versions']['onnxruntime']}:",
+        "",
+        "| what | figure | `python -m benchmarks.` |",
+        "|---|---|---|",
+        *(f"| {what} | {figure} | `{script}` |" for what, figure, script in rows),
+    ]
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
