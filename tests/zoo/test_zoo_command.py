@@ -1,0 +1,200 @@
+"""python -m zoo: what a user sees, and training by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.checkpoint import load_checkpoint
+
+ROOT = Path(zoo.__file__).resolve().parents[1]
+RECIPE = """
+model_options = { width_mult = 0.25, small_input = true }
+widths = [0.25, 1.0]
+resolutions = [16, 12]
+epochs = 1
+batch_size = 12
+learning_rate = 0.05
+ema_teacher = 0.9
+augmentation = "strong"
+calib_pictures = 3
+select_pictures = 6
+norm_pictures = 30
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """python -m zoo in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["zoo", *map(str, arguments)])
+    monkeypatch.delitem(sys.modules, "zoo.__main__", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("zoo", run_name="__main__")
+    output = capsys.readouterr()
+    return int(caught.value.code or 0), output.out, output.err
+
+
+def test_training_writes_a_model_whose_points_can_be_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recipe: Path,
+    shapes_folder: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    arguments = ("train", "--recipe", recipe, "--data", shapes_folder, "--out", out, "--threads", 1, "--seed", 3)
+    code, output, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "epoch 1: loss " in output
+    assert f"wrote {out / 'model.pt'}" in output
+    checkpoint = load_checkpoint(out / "model.pt")
+    assert checkpoint.recipe["seed"] == 3
+
+    code, output, _ = run(monkeypatch, capsys, "points", out / "model.pt")
+    assert code == 0
+    lines = output.splitlines()
+    assert len(lines) == 4
+    assert lines[-1].startswith("width 0.25   12 px")
+    assert all("select 0." in line or "select 1." in line for line in lines)
+
+    code, _, errors = run(monkeypatch, capsys, "points", out / "last.pt")
+    assert code == 2
+    assert (
+        errors == f"error: {out / 'last.pt'}: has no operating points yet; finish the training, which writes model.pt\n"
+    )
+
+
+def test_the_list_names_every_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, _ = run(monkeypatch, capsys, "list")
+    assert code == 0
+    assert set(output.split()) == set(zoo.MODELS)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("no recipe", "nothing.toml: not a readable recipe"),
+        ("unknown key", "unknown key 'epoch'"),
+        ("no data", "nothing: expected a folder of pictures or a zip"),
+        ("empty folder", "no pictures found"),
+        ("too few", "cannot give 3 for calib and 6 for select"),
+        ("broken picture", "is not a readable picture"),
+        ("out is a file", "cannot be made into a folder"),
+        ("no such device", "device 'abacus' cannot be used here"),
+        ("no checkpoint", "no such checkpoint"),
+    ],
+)
+def test_trouble_is_one_sentence_and_exit_code_two(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recipe: Path,
+    shapes_folder: Path,
+    tmp_path: Path,
+    trouble: str,
+    said: str,
+) -> None:
+    data, out, more = shapes_folder, tmp_path / "run", []
+    if trouble == "no recipe":
+        recipe = tmp_path / "nothing.toml"
+    elif trouble == "unknown key":
+        recipe.write_text("epoch = 3\n")
+    elif trouble == "no data":
+        data = tmp_path / "nothing"
+    elif trouble == "empty folder":
+        data = tmp_path / "empty"
+        data.mkdir()
+    elif trouble == "too few":
+        data = tmp_path / "few"
+        shutil.copytree(shapes_folder / "test", data / "train")
+        for file in list(data.rglob("00[123].png")):
+            file.unlink()
+    elif trouble == "broken picture":
+        data = shutil.copytree(shapes_folder, tmp_path / "broken")
+        for file in (data / "train" / "disc").iterdir():
+            file.write_bytes(b"\x89PNG")
+    elif trouble == "out is a file":
+        out.write_text("")
+    elif trouble == "no such device":
+        more = ["--device", "abacus"]
+    arguments: list[object] = ["train", "--recipe", recipe, "--data", data, "--out", out, *more]
+    if trouble == "no checkpoint":
+        arguments = ["points", tmp_path / "nothing.pt"]
+    code, output, errors = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert "Traceback" not in output + errors
+
+
+def test_two_processes_train_like_one(recipe: Path, tmp_path: Path) -> None:
+    alone, pair = tmp_path / "alone", tmp_path / "pair"
+    noise = write_noise(tmp_path / "noise")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    job = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # what torchrun sets
+    # one step: at random weights, plain grounds leave ReLUs at zero, and rounding of 1e-6 moves the second step by 5 %
+    recipe.write_text(RECIPE.replace("batch_size = 12", "batch_size = 36"), encoding="utf-8")
+    processes = [start(recipe, noise, pair, {**job, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    processes.append(start(recipe, noise, alone, {}))
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+
+    ours, theirs = (list(map(json.loads, (out / "log.jsonl").read_text().splitlines())) for out in (alone, pair))
+    assert [line["event"] for line in theirs] == ["epoch", "result"]  # one process writes
+    assert theirs[0]["loss"] == pytest.approx(ours[0]["loss"], rel=3e-4)  # measured 4e-5
+    assert theirs[0]["train_accuracy"] == pytest.approx(ours[0]["train_accuracy"])
+    moved, expected = movement(pair), movement(alone)
+    assert float(torch.nn.functional.cosine_similarity(moved, expected, dim=0)) > 0.95
+    assert float(moved.norm() / expected.norm()) == pytest.approx(1.0, abs=0.1)  # a sum of gradients would give 2
+
+
+def write_noise(root: Path) -> Path:
+    """Pictures whose every channel varies: a norm over a plain background divides by almost nothing."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", 2)):
+        for label in range(3):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                cv2.imwrite(str(folder / f"{index}.png"), draw.integers(0, 256, (16, 16, 3), np.uint8))
+    return root
+
+
+def start(recipe: Path, data: Path, out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--out", str(out), "--threads", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "zoo", *arguments],
+        cwd=ROOT, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def movement(out: Path) -> Tensor:
+    """How training changed the weights, as one vector."""
+    checkpoint = load_checkpoint(out / "model.pt")
+    torch.manual_seed(checkpoint.recipe["seed"])
+    start = zoo.create(checkpoint.recipe["model"], num_classes=3, **checkpoint.recipe["model_options"])
+    return torch.cat([(checkpoint.model[k] - p.detach()).flatten() for k, p in start.named_parameters()])
