@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zoo import hornet, odconv, pyconv, res2net, sda, squeeze_excitation
+from zoo import hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
 from zoo.mobilenet_v1 import MobileNetV1
 from zoo.mobilenet_v2 import MobileNetV2
 from zoo.resnet import resnet50
@@ -20,6 +20,7 @@ MODELS: dict[str, Callable[..., SlimNet]] = {
     **sda.VARIANTS,
     **odconv.VARIANTS,
     **hornet.VARIANTS,
+    **resformer.VARIANTS,
 }
 
 

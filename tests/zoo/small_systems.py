@@ -20,6 +20,8 @@ class Small:
     options: dict[str, Any] = field(default_factory=dict)
     narrow: float = 0.5
     """A width below 1.0 that the system's channel rule allows."""
+    unreached: tuple[str, ...] = ()
+    """Parameters that cannot influence the class scores."""
     dynamic: bool = True
     """The exported graph takes any height and width."""
     exported: bool = True
@@ -29,6 +31,8 @@ class Small:
 _RESNET = {"width_mult": 0.25, "depths": (1, 2, 1, 1)}
 _DEEP = {"width_mult": 0.25, "depths": (2, 2, 2, 2)}  # an attention over one block would have nothing to choose
 _HORNET = {"width_mult": 0.25, "depths": (1, 1, 1, 1)}
+# the class token has left when the last block mixes its patches
+_LAST_LOCAL = ("stages.3.0.attention.local.weight", "stages.3.0.attention.local.bias")
 SYSTEMS = (
     Small("mobilenet_v2", {"width_mult": 0.25}, exported=False),
     Small("resnet50", _RESNET, exported=False),
@@ -46,6 +50,7 @@ SYSTEMS = (
     Small("od_mobilenetv2_050_4x", exported=False),
     Small("hornet_tiny_7x7", _HORNET),
     Small("hornet_tiny_gf", _HORNET, dynamic=False),
+    Small("resformer_tiny_patch16", {"depth": 4}, unreached=_LAST_LOCAL),
 )
 CLASSES, SIDE = 5, 32
 
@@ -55,8 +60,10 @@ def build(small: Small) -> SlimNet:
     torch.manual_seed(0)
     model = zoo.create(small.name, num_classes=CLASSES, small_input=True, **small.options)
     for parameter in model.parameters():
-        if parameter.dim() <= 1:
+        if parameter.dim() <= 1 or not parameter.any():
             torch.nn.init.uniform_(parameter, 0.5, 1.0)
+        elif float(parameter.detach().std()) < 0.03:  # a transformer's start, from which all pictures look alike
+            torch.nn.init.kaiming_uniform_(parameter, a=1.0)
     return model.eval()
 
 

@@ -12,7 +12,7 @@ from parity import differences, fill_parameters, fill_statistics, fingerprint, s
 import zoo
 from zoo.madds import count_madds
 
-SYSTEMS = ("res2net", "sda", "odconv", "hornet")
+SYSTEMS = ("res2net", "sda", "odconv", "hornet", "resformer")
 FACTS = {name: json.loads((Path(__file__).parent / "facts" / f"{name}.json").read_text("utf-8")) for name in SYSTEMS}
 FINGERPRINTS = {key: row for facts in FACTS.values() for key, row in facts["fingerprints"].items()}
 COUNTS = {key: row for facts in FACTS.values() for key, row in facts["counts"].items()}
@@ -43,7 +43,7 @@ def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
 
 def test_the_facts_hold_every_published_variant() -> None:
     found = {system: (len(facts["counts"]), len(facts["fingerprints"])) for system, facts in FACTS.items()}
-    assert found == {"res2net": (9, 1), "sda": (4, 1), "odconv": (12, 2), "hornet": (8, 2)}
+    assert found == {"res2net": (9, 1), "sda": (4, 1), "odconv": (12, 2), "hornet": (8, 2), "resformer": (3, 1)}
 
 
 def test_se_resnet50_has_the_parameters_that_its_paper_structure_gives() -> None:
