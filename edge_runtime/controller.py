@@ -24,7 +24,7 @@ class LadderPoint:
     accuracy: float
     """Expected, 0-1, on the select split."""
     latency_ms: float
-    """Query table: measured on this device, everything from preprocessing to the answer."""
+    """Query table: the engine's time for one frame, measured on this device when it was quiet."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class ControllerSettings:
     """Weight of the past in the estimate of the process noise."""
     jump_sigmas: float = 4.0
     """A slower frame beyond this is a change of the machine, not noise: believe it at once."""
+    min_slowdown: float = 1e-3
+    max_slowdown: float = 1e3
+    """Ratios outside say no more than these do; their squares would leave the filter's range."""
     max_temperature_c: float = 85.0
     """At and above it, step towards cheaper points."""
     cool_temperature_c: float = 78.0
@@ -71,8 +74,9 @@ class SlowdownFilter:
         self._set_aside: float | None = None
 
     def observe(self, slowdown: float) -> None:
-        """Take in one observed ratio (> 0)."""
+        """Take in one observed ratio (> 0), as far as it is believable."""
         settings = self._settings
+        slowdown = min(max(slowdown, settings.min_slowdown), settings.max_slowdown)
         noise = settings.measurement_noise * self.mean * self.mean
         innovation = slowdown - self.mean
         limit = settings.jump_sigmas * math.sqrt(self.variance + noise)
@@ -130,6 +134,7 @@ class Controller:
         self.switches = 0
         self._current: int | None = None
         self._wanted_since_s: float | None = None
+        self._hot = self._battery_low = False
         self.replace_ladder(ladder)
 
     @property
@@ -149,15 +154,15 @@ class Controller:
             resident: names of the points that can run at once; never empty.
             age_ms: how much of the deadline is spent already: the frame's age and what a frame costs beside the engine.
         """
-        self._update_cap(readings, budget)
+        self._update_limits(readings, budget)
         time_left_ms = budget.deadline_ms * (1.0 - self.settings.margin_share) - age_ms
         loaded = [i for i, point in enumerate(self.ladder) if point.name in resident]
-        if self.pinned is not None:
-            return self._decide(self._index[self.pinned], "pinned", time_left_ms)
-        cap = min(self._thermal_cap, self._battery_cap)
-        usable = [i for i in loaded if i <= cap] or loaded[:1]
+        if self.pinned in resident:
+            return self._decide(self._index[str(self.pinned)], "pinned", budget, time_left_ms)
+        usable = [i for i in loaded if i <= self._thermal_cap] or loaded[:1]
         wanted, reason = self._best(usable, budget, time_left_ms)
-        return self._decide(*self._damped(wanted, reason, now_s, time_left_ms, usable), time_left_ms)
+        index, reason = self._damped(wanted, reason, now_s, budget, time_left_ms, usable)
+        return self._decide(index, reason, budget, time_left_ms)
 
     def observe(self, point: str, run_ms: float) -> None:
         """Learn from a finished frame: what the engine took for the point, in milliseconds."""
@@ -170,21 +175,25 @@ class Controller:
         self.ladder = tuple(sorted(ladder, key=lambda p: p.latency_ms))
         self._index = {point.name: i for i, point in enumerate(self.ladder)}
         self._current = None if name is None else self._index[name]
-        self._thermal_cap = self._battery_cap = len(self.ladder) - 1
 
-    def _update_cap(self, readings: Readings, budget: Budget) -> None:
-        """The slow loop's limits on the ladder. An unknown reading leaves its limit where it is."""
-        settings, top = self.settings, len(self.ladder) - 1
-        temperature = readings.temperature_c
+    @property
+    def _thermal_cap(self) -> int:
+        """Index of the most expensive point that heat allows."""
+        top = len(self.ladder) - 1
+        return top // 3 if self._hot else top
+
+    def _update_limits(self, readings: Readings, budget: Budget) -> None:
+        """The slow loop. An unknown reading leaves its limit where it is."""
+        settings, temperature = self.settings, readings.temperature_c
         if temperature is not None and temperature >= settings.max_temperature_c:
-            self._thermal_cap = top // 3
+            self._hot = True
         elif temperature is not None and temperature <= settings.cool_temperature_c:
-            self._thermal_cap = top
+            self._hot = False
         battery, floor = readings.battery_share, budget.battery_floor_share
         if floor is None or readings.on_battery is False:
-            self._battery_cap = top
+            self._battery_low = False
         elif battery is not None:
-            self._battery_cap = 0 if battery < floor else top
+            self._battery_low = battery < floor
 
     def _best(self, usable: list[int], budget: Budget, time_left_ms: float) -> tuple[int, str]:
         """The most accurate admissible point; without one, the least bad."""
@@ -192,14 +201,16 @@ class Controller:
         fitting = [i for i in usable if self.ladder[i].latency_ms * quantile <= time_left_ms]
         accurate = [i for i in usable if self.ladder[i].accuracy >= budget.min_accuracy]
         both = [i for i in fitting if i in accurate]
+        if both and self._battery_low:
+            return both[0], "battery low"
         if both:
             best = max(both, key=self._merit)
-            return best, self._limit_reason(best)
+            hot = self._hot and best == usable[-1]
+            return best, "device hot" if hot else "best within the deadline"
         if accurate:
             fastest = min(accurate, key=lambda i: self.ladder[i].latency_ms)
-            return fastest, "deadline out of reach" if len(accurate) == len(
-                usable
-            ) else "accuracy floor before deadline"
+            all_accurate = len(accurate) == len(usable)
+            return fastest, "deadline out of reach" if all_accurate else "accuracy floor before deadline"
         if fitting:
             return max(fitting, key=self._merit), "accuracy floor out of reach"
         return min(usable, key=lambda i: self.ladder[i].latency_ms), "nothing meets the budget"
@@ -207,24 +218,21 @@ class Controller:
     def _merit(self, index: int) -> tuple[float, float]:
         return self.ladder[index].accuracy, -self.ladder[index].latency_ms
 
-    def _limit_reason(self, best: int) -> str:
-        """What keeps the choice from being better."""
-        if best == self._battery_cap < len(self.ladder) - 1:
-            return "battery low"
-        if best == self._thermal_cap < len(self.ladder) - 1:
-            return "device hot"
-        return "best within the deadline"
-
     def _damped(
-        self, wanted: int, reason: str, now_s: float, time_left_ms: float, usable: list[int]
+        self, wanted: int, reason: str, now_s: float, budget: Budget, time_left_ms: float, usable: list[int]
     ) -> tuple[int, str]:
         """Step down at once; step up after the dwell time, and only with a margin."""
         current = self._current
         if current is None or current not in usable or wanted <= current:
             self._wanted_since_s = None
             return wanted, reason if current is None or wanted == current else f"step down: {reason}"
-        needed_ms = self.ladder[wanted].latency_ms * self.filter.quantile()
-        if needed_ms > time_left_ms * self.settings.step_up_share:
+        if self.ladder[current].accuracy < budget.min_accuracy <= self.ladder[wanted].accuracy:
+            self._wanted_since_s = None
+            return wanted, f"step up: accuracy floor, {reason}"
+        roomy_ms = time_left_ms * self.settings.step_up_share / self.filter.quantile()
+        better = [i for i in usable if current < i <= wanted and self.ladder[i].latency_ms <= roomy_ms]
+        best = max(better, key=self._merit, default=current)
+        if self.ladder[best].accuracy <= self.ladder[current].accuracy:
             self._wanted_since_s = None
             return current, "hold: margin"
         if self._wanted_since_s is None:
@@ -232,12 +240,12 @@ class Controller:
         if now_s - self._wanted_since_s < self.settings.step_up_dwell_s:
             return current, "hold: dwell"
         self._wanted_since_s = None
-        return wanted, "step up: time to spare"
+        return best, "step up: time to spare"
 
-    def _decide(self, index: int, reason: str, time_left_ms: float) -> Decision:
+    def _decide(self, index: int, reason: str, budget: Budget, time_left_ms: float) -> Decision:
         switched = self._current is not None and index != self._current
         self.switches += switched
         self._current = index
         point = self.ladder[index]
-        feasible = point.latency_ms * self.filter.quantile() <= time_left_ms
+        feasible = point.accuracy >= budget.min_accuracy and (point.latency_ms * self.filter.quantile() <= time_left_ms)
         return Decision(point.name, reason, point.latency_ms * self.filter.mean, self.filter.mean, switched, feasible)

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from edge_runtime.backends import Backend, Runner
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import BackendError, EdgeRuntimeError
 from edge_runtime.manifest import OperatingPoint
 
 WARM_RUNS = 2
-MEASURED_RUNS = 5
+MEASURED_RUNS = 9
+OTHER_DATA_BYTES = 4 << 20  # what decoding and drawing a frame of 640x480 touch
 
 
 class ResidentSet:
@@ -22,7 +25,6 @@ class ResidentSet:
     Args:
         backend: builds runners.
         points: all points that may become resident.
-        on_ready: called from the background thread when all are built.
         clock: seconds, for the first measurements.
     Raises:
         EdgeRuntimeError: the cheapest point cannot be built.
@@ -32,12 +34,13 @@ class ResidentSet:
         self,
         backend: Backend,
         points: Sequence[OperatingPoint],
-        on_ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._backend, self._clock, self._on_ready = backend, clock, on_ready
+        self._backend, self._clock = backend, clock
         self._points = sorted(points, key=lambda p: p.madds)
         self._runners: dict[str, Runner] = {}
+        self._names: frozenset[str] = frozenset()
+        self._elsewhere = np.zeros(OTHER_DATA_BYTES // 4, np.float32)
         self._measured_ms: dict[str, float] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -49,7 +52,7 @@ class ResidentSet:
     @property
     def names(self) -> frozenset[str]:
         """Points that can run at once."""
-        return frozenset(self._runners)
+        return self._names
 
     @property
     def ready(self) -> bool:
@@ -58,7 +61,7 @@ class ResidentSet:
 
     @property
     def measured_ms(self) -> dict[str, float]:
-        """Point -> median run time of the first warm runs, milliseconds."""
+        """Point -> run time on the quiet device, milliseconds, from the first warm runs."""
         return dict(self._measured_ms)
 
     def runner(self, name: str) -> Runner:
@@ -82,23 +85,37 @@ class ResidentSet:
             if point.name in self._runners:
                 return
             runner = self._backend.load(point)
-            for _ in range(WARM_RUNS):
-                runner.run()
-            samples = []
-            for _ in range(MEASURED_RUNS):
-                started = self._clock()
-                runner.run()
-                samples.append((self._clock() - started) * 1000.0)
-            self._measured_ms[point.name] = max(1e-3, sorted(samples)[MEASURED_RUNS // 2])
+            try:
+                self._measured_ms[point.name] = self._warm(runner)
+            except BaseException:
+                runner.close()
+                raise
             self._runners[point.name] = runner
+            self._names = frozenset(self._runners)
 
     def close(self) -> None:
         """Stop building and release every runner."""
         self._stop.set()
         self._thread.join()
-        for runner in self._runners.values():
+        runners, self._runners, self._names = self._runners, {}, frozenset()
+        for runner in runners.values():
             runner.close()
-        self._runners = {}
+
+    def _warm(self, runner: Runner) -> float:
+        """Run a few times; milliseconds of the second fastest warm run: other programs can only add to it.
+
+        Between two runs other data passes through the caches, as it does between two frames: a small network that
+        runs back to back is up to four times as fast as one that runs 30 times a second.
+        """
+        for _ in range(WARM_RUNS):
+            runner.run()
+        samples = []
+        for _ in range(MEASURED_RUNS):
+            self._elsewhere += 1.0
+            started_s = self._clock()
+            runner.run()
+            samples.append((self._clock() - started_s) * 1000.0)
+        return max(1e-3, sorted(samples)[1])
 
     def _build_rest(self) -> None:
         try:
@@ -106,6 +123,8 @@ class ResidentSet:
                 if self._stop.is_set():
                     return
                 self.add(point)
-            self._on_ready()
         except EdgeRuntimeError as error:
             self._failure = error
+        except Exception as error:  # whatever it is, the loop must hear of it
+            self._failure = BackendError(f"{point.name}: cannot be made resident: {type(error).__name__}: {error}")
+            self._failure.__cause__ = error

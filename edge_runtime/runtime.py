@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -72,11 +73,11 @@ class Runtime:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
         self._backend, self._telemetry, self._clock = backend, telemetry, clock
-        self._new_ladder: tuple[LadderPoint, ...] | None = None
+        self._all_measured = False
         self._callbacks: list[OnSwitch] = []
         self._last: Decision | None = None
         self._frames = 0
-        self._resident = ResidentSet(backend, points, self._publish_ladder)
+        self._resident = ResidentSet(backend, points, clock)
         self._controller = Controller(self._ladder())
         self._pipeline = Pipeline(bundle, self._resident, self._controller, clock)
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
@@ -125,12 +126,18 @@ class Runtime:
         if sensors is None:
             sensors = TrustedSensors(DeviceSensors(temperature_zones=device.temperature_zones), device)
         recording = None if telemetry is None else TelemetryFile(telemetry, warn)
-        runtime = Runtime(
-            opened, engine, points, budget=budget or Budget(), sensors=sensors,
-            sensor_period_s=device.sensor_period_s, telemetry=recording,
-        )  # fmt: skip
-        if not adapt:
-            runtime.pin(max(points, key=lambda p: p.accuracy["select"]).name)
+        with contextlib.ExitStack() as undo:  # of what is open when something fails
+            undo.callback(engine.close)
+            if recording is not None:
+                undo.callback(recording.close)
+            runtime = Runtime(
+                opened, engine, points, budget=budget or Budget(), sensors=sensors,
+                sensor_period_s=device.sensor_period_s, telemetry=recording,
+            )  # fmt: skip
+            undo.callback(runtime.close)
+            if not adapt:
+                runtime.pin(max(points, key=lambda p: p.accuracy["select"]).name)
+            undo.pop_all()
         return runtime
 
     @property
@@ -199,19 +206,19 @@ class Runtime:
         """
         if not isinstance(frame, Frame):
             frame = Frame(frame, self._frames, self._clock())
-        if self._new_ladder is not None:
-            ladder, self._new_ladder = self._new_ladder, None
-            self._controller.replace_ladder(ladder)
+        if not self._all_measured and self._resident.ready:
+            self._controller.replace_ladder(self._ladder())
+            self._all_measured = True
         self._resident.raise_failure()
         readings = self._sensors.latest
         result = self._pipeline.process(frame, self.budget, readings, live=live, dropped=dropped)
         self._frames += 1
         if self._telemetry is not None:
             self._telemetry.write(frame_record(result, readings))
-        if result.decision.switched and self._last is not None:
+        last, self._last = self._last, result.decision
+        if result.decision.switched and last is not None:
             for callback in self._callbacks:
-                callback(self._last, result.decision)
-        self._last = result.decision
+                callback(last, result.decision)
         return result
 
     def stream(self, source: FrameSource) -> Iterator[Result]:
@@ -225,12 +232,14 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the background threads and release the engine."""
-        self._sensors.close()
-        self._resident.close()
-        self._backend.close()
-        if self._telemetry is not None:
-            self._telemetry.write({"event": "end", "frames": self._frames, "switches": self._controller.switches})
-            self._telemetry.close()
+        try:
+            self._sensors.close()
+            self._resident.close()
+            self._backend.close()
+        finally:
+            if self._telemetry is not None:
+                self._telemetry.write({"event": "end", "frames": self._frames, "switches": self._controller.switches})
+                self._telemetry.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -239,10 +248,6 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _publish_ladder(self) -> None:
-        """From the background thread: the device has measured every point; the frame path takes it up."""
-        self._new_ladder = self._ladder()
 
     def _ladder(self) -> tuple[LadderPoint, ...]:
         """The query table: measured where the point is resident, else scaled from the bundle's figures."""

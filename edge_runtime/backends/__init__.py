@@ -73,6 +73,9 @@ def open_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
     """
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    module: Any = importlib.import_module(BACKENDS[name])
+    try:
+        module: Any = importlib.import_module(BACKENDS[name])
+    except ModuleNotFoundError as error:
+        raise BackendError(f"backend {name!r} is not part of this version: {error}; update edge-runtime") from error
     open_it: Callable[[Bundle, BackendOptions], Backend] = module.open_backend
     return open_it(bundle, options)
