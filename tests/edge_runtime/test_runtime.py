@@ -218,7 +218,7 @@ def test_telemetry_has_a_start_a_line_per_frame_and_an_end(make: Maker, tmp_path
     runtime = make(telemetry=TelemetryFile(path))
     runtime.wait_ready(30)
     runtime.infer(PIXELS)
-    runtime.budget = Budget(0.9)
+    runtime.pin("w0.25-r016")
     runtime.infer(PIXELS)
     runtime.close()
     start, *frames, end = (json.loads(line) for line in path.read_text().splitlines())
