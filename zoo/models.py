@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zoo import hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
+from zoo import dcdc, hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
 from zoo.mobilenet_v1 import MobileNetV1
 from zoo.mobilenet_v2 import MobileNetV2
 from zoo.resnet import resnet50
@@ -19,6 +19,7 @@ MODELS: dict[str, Callable[..., SlimNet]] = {
     **squeeze_excitation.VARIANTS,
     **sda.VARIANTS,
     **odconv.VARIANTS,
+    **dcdc.VARIANTS,
     **hornet.VARIANTS,
     **resformer.VARIANTS,
 }

@@ -48,6 +48,7 @@ SYSTEMS = (
     Small("od_resnet18_4x", {"width_mult": 0.25, "depths": (1, 1, 1, 1)}),
     Small("od_resnet50_1x", _RESNET, exported=False),
     Small("od_mobilenetv2_050_4x", exported=False),
+    Small("dcdc_resnet50", {"width_mult": 0.5, "depths": (1, 1, 1, 1)}),
     Small("hornet_tiny_7x7", _HORNET),
     Small("hornet_tiny_gf", _HORNET, dynamic=False),
     Small("resformer_tiny_patch16", {"depth": 4}, unreached=_LAST_LOCAL),
