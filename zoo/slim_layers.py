@@ -353,7 +353,7 @@ class SlimBatchNorm(SlimLayer):
             return self.running_mean, self.running_var
         raise NotCalibratedError(
             f"{self.bank_name or type(self).__name__}: no statistics for width {current_width()}; calibrate the "
-            "network for this width and resolution first (zoo calibrate)"
+            "network for this width and resolution first (zoo.calibrate, docs/training.md)"
         )
 
     def materialise(self, width: float, stats: Stats | None = None) -> nn.Module:

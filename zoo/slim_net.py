@@ -159,7 +159,7 @@ class SlimNet(nn.Module):
         except KeyError:
             raise NotCalibratedError(
                 f"{type(self).__name__}: width {width} at {resolution} pixels is not calibrated; "
-                "add it to the calibration (zoo calibrate) or choose one of the calibrated points"
+                "add it to the calibration (zoo.calibrate, docs/training.md) or choose one of the calibrated points"
             ) from None
 
 
@@ -199,5 +199,5 @@ def _refuse_narrow(model: SlimNet, width: float, resolution: int | tuple[int, in
     if any(norm.channels.at(width) != norm.channels.full for norm in norms):
         raise NotCalibratedError(
             f"{type(model).__name__}: no statistics for width {width} at {resolution} pixels; calibrate the network "
-            "first (zoo calibrate), or leave the resolution out where statistics do not matter"
+            "first (zoo.calibrate, docs/training.md), or leave the resolution out where statistics do not matter"
         )
