@@ -214,7 +214,7 @@ def devices(form: str) -> None:
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and an exit code."""
+    """Entry point: errors become one sentence and an exit code. A reader that leaves, such as `head`, is click's: 1."""
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -227,7 +227,4 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader of our output left, for example `head`
-        sys.stderr.close()
-        code = 0
     sys.exit(code if isinstance(code, int) else 0)
