@@ -25,15 +25,17 @@ from zoo.export_form import ExportForm
 class KernelSpec:
     """What is to be applied to one batch of N pictures with I channels, giving O channels of height H and width W.
 
-    Exactly one of `samples` and `positions` is set. Padding keeps the size ("same", odd kernels), dilation is 1.
+    Exactly one of `shared`, `samples` and `positions` is set. Kernels are odd, padding keeps the size, dilation is 1.
     """
 
     kernel_size: int
     stride: int = 1
     groups: int = 1
-    """Of `samples`."""
+    """Of `shared` and `samples`."""
+    shared: Tensor | None = None
+    """(O, I / groups, k, k): one kernel for all samples, an ordinary convolution in every backend."""
     samples: Tensor | None = None
-    """(N, O, I / groups, k, k): a kernel per sample; (1, O, I / groups, k, k): one for all of them."""
+    """(N, O, I / groups, k, k): a kernel per sample."""
     positions: Tensor | None = None
     """(N, G, k * k, H, W): a depthwise kernel for each output position, shared by the I / G channels of a group."""
     input_factor: Tensor | None = None
@@ -73,18 +75,18 @@ def apply_kernels(x: Tensor, spec: KernelSpec, backend: str) -> Tensor:
     Returns:
         (N, O, ceil(H / stride), ceil(W / stride)).
     Raises:
-        ValueError: the backend is unknown, or the specification holds no kernel or two.
+        ValueError: the backend is unknown, or the specification holds no kernels or two kinds.
     """
     if backend not in SAMPLE_BACKENDS:
         raise ValueError(f"dynamic convolution: backend {backend!r} is unknown; choose {', '.join(SAMPLE_BACKENDS)}")
-    if (spec.samples is None) == (spec.positions is None):
-        raise ValueError("dynamic convolution: a specification has kernels per sample or per position, not both")
+    if sum(kernels is not None for kernels in (spec.shared, spec.samples, spec.positions)) != 1:
+        raise ValueError("dynamic convolution: a specification has one kind of kernels: shared, samples or positions")
     if spec.input_factor is not None:
         x = x * spec.input_factor
     if spec.positions is not None:
         y = POSITION_BACKENDS[backend](x, spec)
-    elif spec.samples.shape[0] == 1:  # one kernel for all: an ordinary convolution in every backend
-        y = F.conv2d(x, spec.samples[0], None, spec.stride, spec.kernel_size // 2, 1, spec.groups)
+    elif spec.shared is not None:
+        y = F.conv2d(x, spec.shared, None, spec.stride, spec.kernel_size // 2, 1, spec.groups)
     else:
         y = SAMPLE_BACKENDS[backend](x, spec)
     return y if spec.output_factor is None else y * spec.output_factor

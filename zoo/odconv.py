@@ -99,9 +99,13 @@ class ODConv(DynamicConv):
     def predict(self, x: Tensor) -> KernelSpec:
         """Attention, and the kernels that it gives."""
         channel, filters, spatial, kernel = self.attention(x)
+        weight = self.weight()
+        dynamic = spatial is not None or kernel is not None
         return KernelSpec(
             self.kernel_size, self.stride, x.shape[1] if self.depthwise else 1,
-            samples=aggregate(self.weight(), spatial, kernel), input_factor=channel, output_factor=filters,
+            shared=None if dynamic else weight[0],
+            samples=aggregate(weight, spatial, kernel) if dynamic else None,
+            input_factor=channel, output_factor=filters,
         )  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def aggregate(weight: Tensor, spatial: Tensor | None, kernel: Tensor | None) -> 
         weight: (K, O, I, k, k).
         spatial: (N, k * k, 1, 1) or None; kernel: (N, K, 1, 1) or None (K is 1).
     Returns:
-        (N, O, I, k, k); (1, O, I, k, k) when nothing depends on the sample.
+        (N, O, I, k, k); (1, O, I, k, k) when both are None.
     """
     size = weight.shape[-1]
     if kernel is None:
