@@ -35,6 +35,7 @@ _HORNET = {"width_mult": 0.25, "depths": (1, 1, 1, 1)}
 _LAST_LOCAL = ("stages.3.0.attention.local.weight", "stages.3.0.attention.local.bias")
 SYSTEMS = (
     Small("mobilenet_v2", {"width_mult": 0.25}, exported=False),
+    Small("efficientnet_b0", {"width_mult": 0.25}, exported=False),
     Small("resnet50", _RESNET, exported=False),
     Small("se_resnet50", _RESNET, exported=False),
     Small("pyconv_resnet50", _RESNET),
@@ -47,7 +48,7 @@ SYSTEMS = (
     Small("SDA-PyConv-86", _DEEP, exported=False),
     Small("od_resnet18_4x", {"width_mult": 0.25, "depths": (1, 1, 1, 1)}),
     Small("od_resnet50_1x", _RESNET, exported=False),
-    Small("od_mobilenetv2_050_4x", exported=False),
+    Small("od_mobilenetv2_050_4x", {"width_mult": 0.25}, exported=False),
     Small("dcdc_resnet50", {"width_mult": 0.5, "depths": (1, 1, 1, 1)}),
     Small("hornet_tiny_7x7", _HORNET),
     Small("hornet_tiny_gf", _HORNET, dynamic=False),
