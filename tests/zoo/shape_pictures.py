@@ -45,5 +45,6 @@ def zip_tree(root: Path, path: Path, top: str = "") -> Path:
     """A zip of the tree, under a top folder if one is named."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(p for p in root.rglob("*") if p.is_file()):
-            archive.write(file, f"{top}{file.relative_to(root).as_posix()}")
+            name = f"{top}{file.relative_to(root).as_posix()}"
+            archive.writestr(name, file.read_bytes())  # write() would tidy "./"
     return path
