@@ -12,11 +12,13 @@ import torch
 from zoo.checkpoint import CheckpointError, load_checkpoint
 from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
+from zoo.pretrained import PretrainedError
 from zoo.recipe import Recipe, RecipeError
+from zoo.refit import refit_confidence
 from zoo.slim_layers import SlimError
 from zoo.train import TrainError, train
 
-ERRORS = (DataError, RecipeError, CheckpointError, TrainError, SlimError, OSError)
+ERRORS = (DataError, RecipeError, CheckpointError, PretrainedError, TrainError, SlimError, OSError)
 
 
 @click.group()
@@ -40,6 +42,11 @@ def list_models() -> None:
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads; default: torch's own choice.")
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Override the recipe's epochs.")
 @click.option("--seed", type=int, default=None, help="Override the recipe's seed.")
+@click.option("--init", default=None, help="Weights to start from: a package of zoo/pretrained.py, or a checkpoint.")
+@click.option("--sort-channels/--no-sort-channels", default=None, help="Order the channels of --init by importance.")
+@click.option(
+    "--shared-norms/--own-norms", default=True, show_default=True, help="Several processes: whose statistics."
+)
 def train_command(
     recipe_path: str,
     data: str,
@@ -49,14 +56,21 @@ def train_command(
     threads: int | None,
     epochs: int | None,
     seed: int | None,
+    init: str | None,
+    sort_channels: bool | None,
+    shared_norms: bool,
 ) -> None:
     """Train by a recipe; run it again to resume. Several processes: torchrun -m zoo train ..."""
     if threads:
         torch.set_num_threads(threads)
     values = Recipe.from_file(recipe_path).to_dict()
-    values.update({k: v for k, v in {"epochs": epochs, "seed": seed}.items() if v is not None})
+    overrides = {"epochs": epochs, "seed": seed, "init": init, "sort_channels": sort_channels}
+    values.update({key: value for key, value in overrides.items() if value is not None})
     with _Progress() as progress:
-        path = train(Recipe.from_dict(values), PictureSource(data), out, device=device, amp=amp, progress=progress)
+        path = train(
+            Recipe.from_dict(values), PictureSource(data), out, device=device, amp=amp,
+            synchronised_norms=shared_norms, progress=progress,
+        )  # fmt: skip
     click.echo(f"wrote {path}")
 
 
@@ -70,6 +84,23 @@ def points_command(checkpoint: Path) -> None:
     for row in rows:
         splits = "  ".join(f"{k[:-9]} {v:.3f}" for k, v in row.items() if k.endswith("_accuracy"))
         click.echo(f"width {row['width']:.2f}  {row['resolution']:3d} px  {row['madds'] / 1e6:8.2f} MMAdds  {splits}")
+
+
+@main.command("confidence")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(), required=True, help="The pictures that it was trained on.")
+@click.option("--negatives", type=click.Path(), default=None, help="Folder with pictures of none of the classes.")
+@click.option("--unsure-share", type=click.FloatRange(0, 1), default=None, help="Default: the recipe's.")
+def confidence_command(checkpoint: Path, data: str, negatives: str | None, unsure_share: float | None) -> None:
+    """Fit temperature and "unsure" threshold of each point again, store them, and show how they hold."""
+    strangers = None if negatives is None else PictureSource(negatives)
+    for row in refit_confidence(checkpoint, PictureSource(data), strangers, unsure_share):
+        rejected = f"  unsure of others {row['unsure_others']:.3f}" if "unsure_others" in row else ""
+        click.echo(
+            f"width {row['width']:.2f}  {row['resolution']:3d} px  temperature {row['temperature']:.3f}  "
+            f"unsure below {row['unsure_below']:.3f}  ece {row['ece']:.4f}  unsure of known {row['unsure_known']:.3f}"
+            + rejected
+        )
 
 
 class _Progress:

@@ -12,9 +12,9 @@ import numpy as np
 
 from zoo.pictures import PictureSource, centre_square, resize_rgb
 
-AUGMENTATIONS = ("none", "basic", "strong")
-MIN_CROP_SHARE = {"basic": 0.25, "strong": 0.15}  # 0.25: MutualNet's value for mobile networks
-JITTER = {"basic": 0.4, "strong": 0.5}
+AUGMENTATIONS = ("none", "basic", "strong", "camera")
+MIN_CROP_SHARE = {"basic": 0.25, "strong": 0.15, "camera": 0.35}  # 0.25: MutualNet's for mobile nets
+JITTER = {"basic": 0.4, "strong": 0.5, "camera": 0.5}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -55,7 +55,7 @@ def shrink_batch(batch: np.ndarray, resolution: int) -> np.ndarray:
 def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Generator) -> np.ndarray:
     if kind == "none":
         return resize_rgb(centre_square(picture), (resolution, resolution))
-    if kind == "strong":
+    if kind in ("strong", "camera"):
         picture = _soften(picture, draw)
     crop = _random_crop(picture, MIN_CROP_SHARE[kind], draw)
     crop = resize_rgb(crop, (resolution, resolution))

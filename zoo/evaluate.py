@@ -1,17 +1,20 @@
-"""Accuracy of a calibrated supernet at each operating point, on each split."""
+"""Accuracy and confidence of a calibrated supernet at each operating point."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
 from zoo.calibrate import to_tensor
+from zoo.confidence import confidence_facts, confidence_report
 from zoo.madds import count_madds
 from zoo.pictures import PictureSource, Split, evaluation_batch
 from zoo.slim_net import SlimNet, materialise
+
+CONFIDENCE_SPLITS = ("calib", "select")  # temperature and threshold are fitted on these
 
 
 @torch.no_grad()
@@ -23,28 +26,53 @@ def evaluate_points(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int = 250,
+    unsure_share: float | None = None,
 ) -> list[dict[str, Any]]:
     """Top-1 accuracy (0-1) per split, and multiply-adds, at each (width, resolution).
 
     Pictures go through the deployment resize.
 
+    Args:
+        unsure_share: also fit the confidence, such that this share of known pictures is answered "unsure".
     Returns:
-        rows with width, resolution, madds and "<split>_accuracy"; a split without pictures has no entry.
+        rows with width, resolution, madds and "<split>_accuracy"; a split without pictures has no entry. With
+        `unsure_share`, and pictures in calib or select, also temperature and unsure_below, fitted on these; where
+        there is a test split, its ece and unsure_known.
     """
-    device = next(model.parameters()).device
     rows = []
     for width, resolution in points:
         plain = materialise(model, width=width, resolution=resolution).to(memory_format=torch.channels_last)
         row: dict[str, Any] = {"width": width, "resolution": resolution}
         row["madds"] = count_madds(plain, (1, 3, resolution, resolution))
+        found: dict[str, tuple[Tensor, Tensor]] = {}
         for name, split in splits.items():
             if not len(split):
                 continue
-            right = 0
-            for at in range(0, len(split), batch_size):
-                batch = evaluation_batch(source, split.names[at : at + batch_size], resolution)
-                predicted = plain(to_tensor(batch, mean, std, device)).argmax(1).cpu().numpy()
-                right += int(np.sum(predicted == split.labels[at : at + batch_size]))
-            row[f"{name}_accuracy"] = right / len(split)
+            logits = picture_logits(plain, source, split.names, resolution, mean, std, batch_size)
+            found[name] = (logits, torch.from_numpy(split.labels))
+            row[f"{name}_accuracy"] = float((logits.argmax(1) == found[name][1]).double().mean())
+        held_out = [found[name] for name in CONFIDENCE_SPLITS if name in found]
+        if unsure_share is not None and held_out:
+            row |= confidence_facts(held_out, unsure_share)
+            row |= confidence_report(*found["test"], row) if "test" in found else {}
         rows.append(row)
     return rows
+
+
+@torch.no_grad()
+def picture_logits(
+    plain: nn.Module,
+    source: PictureSource,
+    names: Sequence[str],
+    resolution: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 250,
+) -> Tensor:
+    """Scores of a materialised network for pictures as deployment sees them: (pictures, classes) float32 on the CPU."""
+    device = next(plain.parameters()).device
+    found = []
+    for at in range(0, len(names), batch_size):
+        batch = evaluation_batch(source, names[at : at + batch_size], resolution)
+        found.append(plain(to_tensor(batch, mean, std, device)).float().cpu())
+    return torch.cat(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zoo import dcdc, hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
+from zoo import dcdc, efficientnet, hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
 from zoo.mobilenet_v1 import MobileNetV1
 from zoo.mobilenet_v2 import MobileNetV2
 from zoo.resnet import resnet50
@@ -14,6 +14,7 @@ MODELS: dict[str, Callable[..., SlimNet]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "resnet50": resnet50,
+    **efficientnet.VARIANTS,
     **res2net.VARIANTS,
     **pyconv.VARIANTS,
     **squeeze_excitation.VARIANTS,

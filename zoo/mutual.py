@@ -88,3 +88,26 @@ def accumulate_gradients(
         backward(loss)
         total = total + loss.detach()
     return total, logits.detach()
+
+
+def accumulate_labelled_gradients(
+    model: SlimNet,
+    pictures_at: PicturesAt,
+    labels: Tensor,
+    subnets: list[Subnet],
+    *,
+    label_smoothing: float = 0.0,
+    backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+) -> tuple[Tensor, Tensor]:
+    """Run every subnet of a step without the full net; each learns from the labels.
+
+    Args and returns as `accumulate_gradients`.
+    """
+    total, first = torch.zeros((), device=labels.device), None
+    for subnet in subnets:
+        logits = model(pictures_at(subnet.resolution), subnet.width)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        backward(loss)
+        total = total + loss.detach()
+        first = logits.detach() if first is None else first
+    return total, first

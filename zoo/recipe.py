@@ -49,6 +49,18 @@ class Recipe:
     label_smoothing: float = 0.0
     ema_teacher: float = 0.0
     """Decay per step of an averaged network whose softmax the subnets learn; 0 uses the current full net."""
+    init: str = ""
+    """Weights to start from: a package of zoo.pretrained.PACKAGES, or a finished checkpoint; empty: fresh ones."""
+    sort_channels: bool = True
+    """Order the channels of these weights by importance first, so that narrow prefixes keep what matters."""
+    head_passes: int = 2
+    """Augmented views of each picture that a head for new classes is trained on before anything else."""
+    init_teacher: bool = False
+    """The subnets learn the softmax of the starting network, with its trained head, not of the current full net."""
+    full_every: int = 1
+    """The full net takes part in one step of so many; in the others each subnet learns from the labels."""
+    unsure_share: float = 0.05
+    """Share of held-out pictures of the known classes that may be answered "unsure"."""
     augmentation: str = "basic"
     seed: int = 0
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -76,6 +88,8 @@ class Recipe:
         _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
+        _check(not self.init_teacher or bool(self.init), "init_teacher", self.init_teacher, "false without init")
+        _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
         _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
         _check(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
 
@@ -128,6 +142,7 @@ def _is_number(value: object) -> bool:
 # type of a field, as written above -> (how to say it, what fits)
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("text", lambda value: isinstance(value, str)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
     "int": ("a whole number", _is_whole),
     "float": ("a number", _is_number),
     "tuple[float, ...]": ("a list of numbers", lambda value: isinstance(value, tuple) and all(map(_is_number, value))),
@@ -147,6 +162,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "warmup_steps": (0, math.inf),
     "label_smoothing": (0, 1),
     "ema_teacher": (0, 1),
+    "head_passes": (0, math.inf),
+    "full_every": (1, math.inf),
+    "unsure_share": (0, 1),
     "seed": (0, math.inf),
     "calib_pictures": (0, math.inf),
     "select_pictures": (0, math.inf),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from zoo.augment import augmented_batch, shrink_batch
 from zoo.calibrate import calibrate, to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points
+from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
-from zoo.mutual import Subnet, accumulate_gradients, draw_subnets
+from zoo.mutual import Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
 from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
@@ -95,16 +97,18 @@ def train(
         raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     run = _Run(recipe, source, splits["train"], place, amp, processes)
+    last = out / "last.pt"
+    log = _Log(out / "log.jsonl", processes.rank == 0, progress)
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
+    elif recipe.init and not last.exists():
+        run.start_from(initial_network(recipe, source.classes), log)
     if run.teacher is not None:
         run.teacher.load_state_dict(run.model.state_dict())
     for net in filter(None, (run.model, run.teacher)):
         net.synchronised_norms = processes.count > 1 and synchronised_norms
-    last = out / "last.pt"
     if last.exists():
         run.restore(load_checkpoint(last), last)
-    log = _Log(out / "log.jsonl", processes.rank == 0, progress)
     first_epoch = run.epoch
     while run.epoch < recipe.epochs:
         run.train_epoch(log, lambda: save_checkpoint(last, run.checkpoint()), checkpoint_every_s)
@@ -153,7 +157,10 @@ class _Run:
         except ValueError as error:
             raise RecipeError(f"recipe: model_options: {error}") from error
         self.model: SlimNet = model.to(device=device, memory_format=torch.channels_last)
-        self.teacher: SlimNet | None = copy.deepcopy(self.model) if recipe.ema_teacher > 0 else None
+        taught = recipe.ema_teacher > 0 or recipe.init_teacher
+        self.teacher: SlimNet | None = copy.deepcopy(self.model) if taught else None
+        if recipe.init_teacher:
+            self.teacher.eval()  # it keeps the running statistics that it came with
         self.optimizer = torch.optim.SGD(
             _parameter_groups(self.model, recipe.weight_decay),
             lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
@@ -165,6 +172,29 @@ class _Run:
             raise RecipeError(f"recipe: batch_size {recipe.batch_size} is more than the {len(split)} pictures of train")
         self.epoch, self.step = 0, 0
         self.loss_sum, self.accuracy_sum = 0.0, 0.0  # over the steps of this epoch
+
+    def start_from(self, network: SlimNet, log: _Log) -> None:
+        """Take over the weights of a trained network, adapt its statistics and train its head; the same everywhere."""
+        self.model.load_state_dict(network.state_dict())
+        if self.recipe.head_passes == 0:
+            return
+        started = time.monotonic()
+        some = np.random.default_rng(self.recipe.seed).permutation(len(self.split))[: self.recipe.norm_pictures]
+        adapt_statistics(self.model, (pictures for pictures, _ in self._views(some, 0)))
+        everything = np.arange(len(self.split))
+        views = (view for number in range(self.recipe.head_passes) for view in self._views(everything, number))
+        accuracy = fit_head(self.model, views)
+        log.write({"event": "head", "train_accuracy": accuracy, "duration_s": time.monotonic() - started})
+
+    def _views(self, rows: np.ndarray, number: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Augmented pictures and labels at the largest resolution, batch by batch."""
+        recipe = self.recipe
+        for at in range(0, len(rows), recipe.batch_size):
+            some = rows[at : at + recipe.batch_size]
+            names, largest = [self.split.names[i] for i in some], max(recipe.resolutions)
+            batch = augmented_batch(self.source, names, some, largest, recipe.augmentation, recipe.seed, number)
+            labels = torch.from_numpy(self.split.labels[some]).to(self.device)
+            yield to_tensor(batch, recipe.mean, recipe.std, self.device), labels
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `restore` needs."""
@@ -248,13 +278,18 @@ class _Run:
         recipe = self.recipe
         draw = np.random.default_rng((recipe.seed, self.epoch, self.step, 1))
         ends = (min(recipe.widths), max(recipe.widths))
-        return draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths)
+        subnets = draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths)
+        return subnets if self._is_full_step() or len(subnets) == 1 else subnets[1:]
+
+    def _is_full_step(self) -> bool:
+        """Whether the full net takes part in the current step."""
+        return (self.epoch * self.steps_per_epoch + self.step) % self.recipe.full_every == 0
 
     def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, float]:
         """One optimiser step.
 
         Returns:
-            the sum of the subnets' losses (each a mean over pictures), and the full net's accuracy on the augmented
+            the sum of the subnets' losses (each a mean over pictures), and the first subnet's accuracy on the augmented
             pictures, both over the batches of all processes.
         """
         recipe = self.recipe
@@ -266,9 +301,11 @@ class _Run:
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.amp):
-            loss, logits = accumulate_gradients(
-                self.model, pictures_at, labels, subnets,
-                label_smoothing=recipe.label_smoothing, teacher=self.teacher,
+            accumulate = accumulate_labelled_gradients
+            if subnets[0].width == max(recipe.widths):
+                accumulate = partial(accumulate_gradients, teacher=self.teacher)
+            loss, logits = accumulate(
+                self.model, pictures_at, labels, subnets, label_smoothing=recipe.label_smoothing,
                 backward=lambda term: self.scaler.scale(term).backward(),
             )  # fmt: skip
         figures = torch.stack([loss.float(), (logits.argmax(1) == labels).float().mean()])
@@ -276,7 +313,7 @@ class _Run:
             figures = _average_gradients(self.model, figures, self.processes.count)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.teacher is not None:
+        if self.teacher is not None and recipe.ema_teacher > 0:
             _average_weights(self.teacher, self.model, recipe.ema_teacher)
         mean_loss, accuracy = figures.tolist()
         return mean_loss, accuracy
@@ -294,8 +331,10 @@ def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
             (max(recipe.widths), r) for r in sorted(recipe.resolutions, reverse=True)
         ]  # fmt: skip
         calibrate(model, run.source, subset, points, recipe.mean, recipe.std)
-        held_out = {name: split for name, split in splits.items() if name in ("select", "test")}
-        accuracy = evaluate_points(model, run.source, held_out, points, recipe.mean, recipe.std)
+        held_out = {name: split for name, split in splits.items() if name != "train"}
+        accuracy = evaluate_points(
+            model, run.source, held_out, points, recipe.mean, recipe.std, unsure_share=recipe.unsure_share
+        )
         log.write({"event": "result", "points": accuracy})
         save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), run.source.classes, accuracy=accuracy))
     if run.processes.count > 1:

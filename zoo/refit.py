@@ -1,0 +1,56 @@
+"""Fit the confidence of a finished checkpoint again, and measure it on pictures of none of the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from zoo.evaluate import evaluate_points, picture_logits
+from zoo.pictures import PictureSource
+from zoo.recipe import Recipe
+from zoo.slim_net import SlimNet, materialise
+
+
+def refit_confidence(
+    path: Path, source: PictureSource, strangers: PictureSource | None = None, unsure_share: float | None = None
+) -> list[dict[str, Any]]:
+    """Evaluate every point of a finished checkpoint again and store the rows in it.
+
+    Args:
+        path: a `model.pt`; it is written anew with rows that have temperature, unsure_below, ece and unsure_known.
+        source: the pictures that it was trained on.
+        strangers: pictures of none of its classes, each of which ought to be answered "unsure".
+        unsure_share: overrides the recipe's, and is stored.
+    Returns:
+        the rows; with strangers also `unsure_others`, the share of them that is answered "unsure".
+    Raises:
+        CheckpointError: it has no points, or its classes are not those of the pictures.
+    """
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.accuracy or checkpoint.classes != source.classes:
+        raise CheckpointError(f"{path}: expected a finished checkpoint of the classes of {source.root}; train it first")
+    recipe, model = Recipe.from_dict(checkpoint.recipe), checkpoint.build()
+    share = recipe.unsure_share if unsure_share is None else unsure_share
+    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    held_out = {name: split for name, split in splits.items() if name != "train"}
+    points = [(row["width"], row["resolution"]) for row in checkpoint.accuracy]
+    rows = evaluate_points(model, source, held_out, points, recipe.mean, recipe.std, unsure_share=share)
+    if strangers is not None:
+        for row in rows:
+            row["unsure_others"] = rejected_share(model, recipe, strangers, row)
+    checkpoint.accuracy, checkpoint.recipe = rows, checkpoint.recipe | {"unsure_share": share}
+    save_checkpoint(path, checkpoint)
+    return rows
+
+
+@torch.no_grad()
+def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row: dict[str, Any]) -> float:
+    """How many of the pictures, 0-1, one operating point answers with "unsure"."""
+    plain = materialise(model, width=row["width"], resolution=row["resolution"])
+    plain = plain.to(memory_format=torch.channels_last)
+    logits = picture_logits(plain, strangers, strangers.names, row["resolution"], recipe.mean, recipe.std)
+    confidence = (logits.double() / row["temperature"]).softmax(1).max(1).values
+    return float((confidence < row["unsure_below"]).double().mean())
