@@ -67,7 +67,7 @@ class Bundle:
         """The self-test's inputs and outputs; empty when the bundle has none."""
         return {} if self.manifest.vectors is None else self._npz(self.manifest.vectors.file)
 
-    @property
+    @cached_property
     def spec(self) -> TensorSpec:
         """What preprocessing needs."""
         facts = self.manifest.preprocessing

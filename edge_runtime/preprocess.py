@@ -28,10 +28,10 @@ class TensorSpec:
 
     @functools.cached_property
     def constants(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Scale and offset so that input = pixel * scale + offset, each (1, 1, 3) float32."""
+        """Scale and offset so that input = pixel * scale + offset, each (3, 1, 1) float32."""
         scale = 1.0 / np.array(self.std, np.float64)
         offset = -np.array(self.mean, np.float64) * scale
-        return scale.astype(np.float32).reshape(1, 1, 3), offset.astype(np.float32).reshape(1, 1, 3)
+        return scale.astype(np.float32).reshape(3, 1, 1), offset.astype(np.float32).reshape(3, 1, 1)
 
 
 def crop_box(height: int, width: int, size_hw: tuple[int, int], share: float = 1.0) -> tuple[int, int, int, int]:
@@ -92,7 +92,6 @@ def preprocess(
     if out is None:
         out = np.empty((1, 3, *size_hw), np.float32)
     scale, offset = spec.constants
-    normalised = small * scale
-    normalised += offset
-    np.copyto(out[0], normalised.transpose(2, 0, 1))
+    np.multiply(small.transpose(2, 0, 1), scale, out=out[0])
+    np.add(out[0], offset, out=out[0])
     return out
