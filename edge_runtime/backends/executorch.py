@@ -27,7 +27,7 @@ class ExecutorchRunner:
         self._method, self._name = method, point.name
         self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
         self._output = np.zeros((1, classes), np.float32)
-        self._tensors = (torch.from_numpy(self.input),)  # contiguous float32: the engine misreads anything else
+        self._tensors: tuple[Any, ...] = (torch.from_numpy(self.input),)  # contiguous: the engine misreads the rest
 
     def run(self) -> npt.NDArray[np.float32]:
         """Logits (1, classes); the runner's own buffer."""
