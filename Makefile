@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 OUT ?= runs
 
-.PHONY: demo test check bench soak train-default train-baselines bundle clean
+.PHONY: demo test test-slow check bench soak train-default train-baselines bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
@@ -27,7 +27,11 @@ demo: $(DEMO_VENV)/.ready
 		--save out/demo.mp4 --telemetry out/telemetry.jsonl
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# What make test leaves out because it takes many minutes.
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -m slow --timeout 1800
 
 check: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

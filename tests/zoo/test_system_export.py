@@ -17,6 +17,7 @@ import zoo
 from zoo.export_form import export_form
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow  # 10 to 40 seconds of exporting per system: make test-slow
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order
 
 
