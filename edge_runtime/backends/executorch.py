@@ -19,11 +19,22 @@ from edge_runtime.manifest import OperatingPoint
 FLOAT32 = 6  # ScalarType::Float of ExecuTorch's scalar_type.h; the metadata gives the number alone
 
 
+class LoadedProgram:
+    """A module with the bytes that it borrows: they must outlive it."""
+
+    def __init__(self, engine: Any, content: bytes) -> None:
+        self._content = content
+        self.module: Any = engine._load_for_executorch_from_buffer(content)
+        self.methods: tuple[str, ...] = tuple(sorted(self.module.method_names()))  # reads the file's header
+        self.lock = threading.Lock()
+        """The methods of a module share its memory, and neighbours are built in the background."""
+
+
 class ExecutorchRunner:
     """A method of a module, its input buffer shared with the engine and its output copied out."""
 
-    def __init__(self, module: Any, torch: Any, lock: threading.Lock, method: str, point: OperatingPoint, classes: int):
-        self._module, self._torch, self._lock = module, torch, lock
+    def __init__(self, loaded: LoadedProgram, torch: Any, method: str, point: OperatingPoint, classes: int) -> None:
+        self._loaded: LoadedProgram | None = loaded
         self._method, self._name = method, point.name
         self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
         self._output = np.zeros((1, classes), np.float32)
@@ -31,12 +42,12 @@ class ExecutorchRunner:
 
     def run(self) -> npt.NDArray[np.float32]:
         """Logits (1, classes); the runner's own buffer."""
-        if self._module is None:
+        if self._loaded is None:
             raise BackendError(f"{self._name}: the runner is closed; load the point again")
         try:
-            with self._lock:  # the methods of a module share its memory, and neighbours are built in the background
+            with self._loaded.lock:
                 # Not cloned: the result borrows the module's memory until its next run, so it is copied under the lock.
-                found = self._module.run_method(self._method, self._tensors, clone_outputs=False)[0].numpy()
+                found = self._loaded.module.run_method(self._method, self._tensors, clone_outputs=False)[0].numpy()
                 np.copyto(self._output, found)
         except Exception as error:  # executorch raises RuntimeError with an error number
             raise BackendError(f"{self._name}: ExecuTorch failed: {error}") from error
@@ -44,7 +55,7 @@ class ExecutorchRunner:
 
     def close(self) -> None:
         """Let go of the module; its memory is freed when no runner and no backend holds it."""
-        self._module = None
+        self._loaded = None
         self._tensors = ()
 
 
@@ -56,7 +67,7 @@ class ExecutorchBackend:
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
         self._torch, self._engine = _import_engine()
         self._bundle, self._options = bundle, options
-        self._modules: dict[str, tuple[Any, threading.Lock]] = {}
+        self._programs: dict[str, LoadedProgram] = {}
         self._loading = threading.Lock()
         if self._engine._threadpool_get_thread_count() != options.threads:
             # Unsafe while another thread runs a method: the pool is the process's own, so it is set before any load.
@@ -71,29 +82,30 @@ class ExecutorchBackend:
         program = self._bundle.program(point)
         where = f"{self._bundle.root}: point {point.name!r}"
         with self._loading:
-            if program.file not in self._modules:
-                self._modules[program.file] = (self._load(program.file, where), threading.Lock())
-            module, lock = self._modules[program.file]
+            if program.file not in self._programs:
+                self._programs[program.file] = self._load(program.file, where)
+            loaded = self._programs[program.file]
         method = point.method or "forward"
         classes = len(self._bundle.manifest.labels)
-        with lock:
-            names = module.method_names()
-            if method not in names:
-                raise BackendError(
-                    f"{where}: {program.file!r} has no method {method!r}; it has {', '.join(sorted(names)[:20])}; "
-                    "make the bundle again"
-                )
-            try:
-                _require_shapes(module.method_meta(method), point, classes, f"{where}: method {method!r}")
-            except RuntimeError as error:
-                raise BackendError(f"{where}: ExecuTorch cannot read method {method!r}: {error}") from error
-        runner = ExecutorchRunner(module, self._torch, lock, method, point, classes)
+        if method not in loaded.methods:
+            raise BackendError(
+                f"{where}: {program.file!r} has no method {method!r}; it has {', '.join(loaded.methods[:20])}; "
+                "make the bundle again"
+            )
+        try:
+            with loaded.lock:
+                meta = loaded.module.method_meta(method)
+        except RuntimeError as error:
+            raise BackendError(f"{where}: ExecuTorch cannot read method {method!r}: {error}") from error
+        _require_shapes(meta, point, classes, f"{where}: method {method!r}")
+        runner = ExecutorchRunner(loaded, self._torch, method, point, classes)
         runner.run()  # the method is planned and its weights are packed in its first run, which no frame should pay
         return runner
 
-    def _load(self, file: str, where: str) -> Any:
+    def _load(self, file: str, where: str) -> LoadedProgram:
+        content = self._bundle.read(file)
         try:
-            return self._engine._load_for_executorch_from_buffer(self._bundle.read(file))
+            return LoadedProgram(self._engine, content)
         except RuntimeError as error:
             raise BackendError(
                 f"{where}: the installed ExecuTorch refuses {file!r}: {error}; the file is damaged, or was made by a "
@@ -102,7 +114,7 @@ class ExecutorchBackend:
 
     def close(self) -> None:
         """Let go of the modules; runners keep theirs."""
-        self._modules = {}
+        self._programs = {}
 
 
 def open_backend(bundle: Bundle, options: BackendOptions) -> ExecutorchBackend:
