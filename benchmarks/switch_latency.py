@@ -62,8 +62,9 @@ def measure(bundle_path: str, options: dict[str, Any]) -> dict[str, Any]:
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None)
 @click.option("--threads", default="1,2", show_default=True)
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Processes per way, in turn.")
 @click.option("--child", hidden=True, default=None)
-def main(bundle: Path | None, threads: str, child: str | None) -> None:
+def main(bundle: Path | None, threads: str, rounds: int, child: str | None) -> None:
     """Measure and write benchmarks/results/switch_latency.json."""
     from edge_runtime import default_bundle_path
 
@@ -74,7 +75,7 @@ def main(bundle: Path | None, threads: str, child: str | None) -> None:
     results: dict[str, Any] = {}
     for count in (int(t) for t in threads.split(",")):
         samples: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for way, options in WAYS.items():
                 command = [sys.executable, "-m", "benchmarks.switch_latency", "--bundle", path]
                 command += ["--child", json.dumps({"threads": count, **options})]
