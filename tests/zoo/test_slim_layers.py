@@ -209,14 +209,14 @@ def test_the_width_belongs_to_the_thread_that_set_it() -> None:
     def run(width: float) -> None:
         with active_point(ActivePoint(width)):
             for _ in range(20):
-                gate.wait(10)  # both threads are inside their contexts
+                gate.wait(120)  # both threads are inside their contexts
                 found.setdefault(width, set()).add(conv(torch.zeros(1, 3, 2, 2)).shape[1])
 
     threads = [threading.Thread(target=run, args=(w,)) for w in (0.25, 0.75)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert found == {0.25: {16}, 0.75: {48}}
     assert current_width() == 1.0
 

@@ -99,11 +99,13 @@ def test_two_threads_run_one_supernet_at_two_widths_while_a_third_materialises()
     threads = [threading.Thread(target=run, args=(w,)) for w in expected]
     for thread in threads:
         thread.start()
-    for _ in range(20):
-        zoo.materialise(model, width=0.5, resolution=16)
-    stop.set()
+    try:
+        for _ in range(20):
+            zoo.materialise(model, width=0.5, resolution=16)
+    finally:
+        stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert not wrong
 
 

@@ -19,6 +19,9 @@ from torch import Tensor
 
 import zoo
 from zoo.checkpoint import load_checkpoint
+from zoo.pictures import PictureSource
+from zoo.recipe import Recipe
+from zoo.train import train
 
 ROOT = Path(zoo.__file__).resolve().parents[1]
 RECIPE = """
@@ -158,9 +161,9 @@ def test_two_processes_train_like_one(recipe: Path, tmp_path: Path) -> None:
     # one step: at random weights, plain grounds leave ReLUs at zero, and rounding of 1e-6 moves the second step by 5 %
     recipe.write_text(RECIPE.replace("batch_size = 12", "batch_size = 36"), encoding="utf-8")
     processes = [start(recipe, noise, pair, {**job, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
-    processes.append(start(recipe, noise, alone, {}))
+    train(Recipe.from_file(recipe), PictureSource(noise), alone)
     for process in processes:
-        _, errors = process.communicate(timeout=200)
+        _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
 
     ours, theirs = (list(map(json.loads, (out / "log.jsonl").read_text().splitlines())) for out in (alone, pair))
