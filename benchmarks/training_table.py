@@ -26,7 +26,8 @@ def read_rows(runs: Path) -> dict[str, dict[tuple[float, int], dict[str, Any]]]:
     groups = {"mutualnet": ("mutualnet-20",), "usnet": ("usnet-20",), "individual": SINGLES}
     found: dict[str, dict[tuple[float, int], dict[str, Any]]] = {}
     for method, names in groups.items():
-        rows = [row for name in names for row in load_checkpoint(runs / name / "model.pt").accuracy]
+        finished = [runs / name / "model.pt" for name in names if (runs / name / "model.pt").exists()]
+        rows = [row for path in finished for row in load_checkpoint(path).accuracy]
         found[method] = {(r["width"], r["resolution"]): r for r in rows}
     return found
 
@@ -46,7 +47,7 @@ def compare(found: dict[str, dict[tuple[float, int], dict[str, Any]]]) -> list[d
     for key, row in sorted(found["mutualnet"].items(), key=lambda item: -item[1]["madds"]):
         line: dict[str, Any] = {"width": key[0], "resolution": key[1], "madds": row["madds"]}
         for method, rows in found.items():
-            line[f"{method}_test"] = rows[key]["test_accuracy"]
+            line[f"{method}_test"] = rows[key]["test_accuracy"] if key in rows else None  # a run that is not finished
             line[f"{method}_budget_test"] = frontier(rows, row["madds"])[1]
         table.append(line)
     return table
@@ -62,7 +63,8 @@ def render(table: list[dict[str, Any]]) -> str:
         gap = row["mutualnet_budget_test"] - max(row["usnet_budget_test"], row["individual_budget_test"])
         cells = [f"{row['width']:.2f}", str(row["resolution"]), f"{row['madds'] / 1e6:.2f}"]
         for kind in ("test", "budget_test"):
-            cells += [f"{100 * row[f'{method}_{kind}']:.1f}" for method in ("mutualnet", "usnet", "individual")]
+            found = [row[f"{method}_{kind}"] for method in ("mutualnet", "usnet", "individual")]
+            cells += ["not trained" if value is None else f"{100 * value:.1f}" for value in found]
         lines.append("| " + " | ".join([*cells, f"{100 * gap:+.1f}"]) + " |")
     return "\n".join(lines)
 
