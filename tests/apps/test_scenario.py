@@ -131,9 +131,9 @@ def test_a_missing_scenario_says_so(tmp_path: Path) -> None:
         load_scenario(tmp_path / "none.toml")
 
 
-def test_the_shipped_scenario_has_six_phases_within_the_demo_clip() -> None:
+def test_the_shipped_scenario_has_seven_phases_within_the_demo_clip() -> None:
     scenario = load_scenario(ROOT / "apps" / "demo" / "scenario.toml")
-    assert len(scenario.phases) == 6
+    assert len(scenario.phases) == 7
     assert scenario.phases[-1].start_s < 15
     assert any(phase.cpu_load > 0 for phase in scenario.phases)
     assert scenario.phases[0].overrides() == {}
