@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from converters.bundle_writer import BundleWriter
+from converters.delegation import MIN_DELEGATED
 from converters.errors import ConversionError
+from converters.executorch_build import ExecutorchJob, add_executorch
 from converters.int8 import Int8Subnet, quantize_width, quantize_with_gate, with_float_layers
 from converters.int8_graph import QuantSpec, external_names
 from converters.onnx_export import externalise
@@ -22,6 +24,7 @@ from converters.verification import PointCheck, accuracy_of, compare, engine_log
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import SCHEMA_VERSION, ChannelRule, Manifest, OperatingPoint, Preprocessing, Program, Vectors
+from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet
 from zoo.checkpoint import Checkpoint
@@ -48,10 +51,16 @@ class BuildRequest:
     threads: int = 1
     overwrite: bool = False
     provenance: dict[str, str] = field(default_factory=dict)
+    backends: tuple[str, ...] = ("onnxruntime",)
+    min_delegated: float = MIN_DELEGATED
+    cache_folder: Path | None = None
+    """For lowered ExecuTorch programs; None takes the user's."""
 
 
 def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Path, list[PointCheck]]:
-    """Make a bundle for onnxruntime: one graph per width and precision, a point per (width, resolution, precision).
+    """Make a bundle: a point per (width, resolution, precision, engine).
+
+    For onnxruntime one graph per width and precision; for ExecuTorch one program per precision, a method per point.
 
     Args:
         request: the checkpoint, pictures and target.
@@ -89,6 +98,25 @@ class _Build:
         """All steps in order."""
         for width in sorted(self.recipe.widths):
             self._convert(width)
+        if "onnxruntime" in self.request.backends:
+            self._finish_onnx()
+        else:
+            self._drop_onnx()
+        if "executorch" in self.request.backends:
+            self._add_executorch()
+        draft = self._manifest()
+        self.writer.write_npz(VECTORS, self_test(self.writer.open(draft), self.request.threads), compressed=True)
+        precision = "int8" if "int8" in self.request.precisions else "fp32"
+        final = replace(draft, vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision]))
+        bundle = self.writer.open(final)
+        latencies: dict[str, float] = {}
+        for name in self.request.backends:
+            latencies |= measure_latency_ms(bundle, self.request.threads, name)
+        points = tuple(replace(p, latency_ms=latencies[p.name]) for p in final.points)
+        return self.writer.finish(replace(final, points=points)), self.checks
+
+    def _finish_onnx(self) -> None:
+        """Verify the float points, add the int8 ones."""
         self._write_arrays()
         self._verify_floats()
         if "int8" in self.request.precisions:
@@ -97,13 +125,36 @@ class _Build:
         if "fp32" not in self.request.precisions:
             self._drop_floats()
         self._write_arrays()
-        draft = self._manifest()
-        self.writer.write_npz(VECTORS, self_test(self.writer.open(draft), self.request.threads), compressed=True)
-        precision = "int8" if "int8" in self.request.precisions else "fp32"
-        final = replace(draft, vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision]))
-        latencies = measure_latency_ms(self.writer.open(final), self.request.threads)
-        points = tuple(replace(p, latency_ms=latencies[p.name]) for p in final.points)
-        return self.writer.finish(replace(final, points=points)), self.checks
+
+    def _drop_onnx(self) -> None:
+        """A bundle for ExecuTorch alone: its programs hold their own weights."""
+        for program in self.programs:
+            self.writer.remove(program.file)
+            self.writer.remove(str(program.tensors))
+        self.programs, self.points = [], []
+
+    def _add_executorch(self) -> None:
+        request = self.request
+        splits = {n: self.splits[n] for n in self._measured()}
+        mean, std = (tuple(float(v) for v in values) for values in (self.recipe.mean, self.recipe.std))
+        facts = Preprocessing(mean, std)
+        part = add_executorch(
+            ExecutorchJob(
+                self.subnets, request.precisions, request.quant,
+                TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share), self._pictures(self.splits["calib"]),
+                {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
+                self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
+                self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
+            )
+        )  # fmt: skip
+        listed = {p.file for p in part.programs}
+        for file in (f"programs/all-{precision}.pte" for precision in ("fp32", "int8")):
+            if file not in listed and (self.writer.root / file).exists():
+                self.writer.remove(file)
+        self.programs += part.programs
+        self.points += part.points
+        self.checks += part.checks
+        self.notes += part.notes
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
@@ -137,15 +188,18 @@ class _Build:
         self.writer.write_npz(WEIGHTS, {**floats, **self.stored_int8})
         self.writer.write_npz(TABLES, self.tables)
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
+        """With these programs and points, or with all so far."""
         request, recipe = self.request, self.recipe
         mean, std = (tuple(float(v) for v in values) for values in (recipe.mean, recipe.std))
+        onnx = "onnxruntime" in request.backends
         splits = {n: f"{request.source.root.name}, {len(self.splits[n])} pictures" for n in self._measured()}
         return Manifest(
             SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
-            Preprocessing(mean, std), tuple(self.programs), tuple(self.points), {},
+            Preprocessing(mean, std), tuple(self.programs if programs is None else programs),
+            tuple(self.points if points is None else points), {},
             channel_rule=ChannelRule("make_divisible", 8, min(recipe.widths), max(recipe.widths)),
-            weights=WEIGHTS, tables=TABLES, splits=splits, notes=tuple(self.notes),
+            weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, notes=tuple(self.notes),
             provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
         )  # fmt: skip
 

@@ -1,0 +1,198 @@
+"""Add ExecuTorch programs to a bundle in the making: export, quantize, lower, verify each point in the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from converters.delegation import MIN_DELEGATED
+from converters.executorch_cache import LoweredCache, default_cache
+from converters.executorch_export import export_point, lower, method_name, quiet, require_executorch
+from converters.executorch_quantize import quantize_point
+from converters.int8 import SENSITIVITY_PICTURES
+from converters.int8_graph import QuantSpec
+from converters.sensitivity import rank_layers
+from converters.subnets import Subnet, table_key
+from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
+from edge_runtime.backends import BackendOptions, open_backend
+from edge_runtime.bundle import Bundle
+from edge_runtime.manifest import OperatingPoint, Program
+from edge_runtime.preprocess import TensorSpec, preprocess
+from zoo.madds import count_madds
+
+
+@dataclass(frozen=True)
+class ExecutorchJob:
+    """What to add, and the bundle's side of it."""
+
+    subnets: list[Subnet]
+    precisions: tuple[str, ...]
+    quant: QuantSpec
+    """The same as for onnxruntime, but for reduce_range: XNNPACK needs none."""
+    tensor_spec: TensorSpec
+    calibration: list[np.ndarray]
+    pictures: dict[str, list[np.ndarray]]
+    """Split -> pictures (H, W, 3) uint8 RGB; select is among them."""
+    labels: dict[str, np.ndarray]
+    write: Callable[[str, bytes], str]
+    """Adds a file to the bundle."""
+    open_bundle: Callable[[list[Program], list[OperatingPoint]], Bundle]
+    """The bundle with these programs and points alone."""
+    finish_point: Callable[[OperatingPoint], OperatingPoint]
+    """Adds the checkpoint's confidence calibration."""
+    report: Callable[[str], None]
+    threads: int = 1
+    min_delegated: float = MIN_DELEGATED
+    cache_folder: Path | None = None
+    """None takes the user's cache folder."""
+
+
+@dataclass
+class ExecutorchPart:
+    """What was added."""
+
+    programs: list[Program]
+    points: list[OperatingPoint]
+    checks: list[PointCheck]
+    notes: list[str]
+
+
+def add_executorch(job: ExecutorchJob) -> ExecutorchPart:
+    """Make, write and verify the programs.
+
+    Raises:
+        ConversionError: a package is missing, XNNPACK takes too little, or a float point differs from torch.
+    """
+    require_executorch(job.precisions)
+    part = ExecutorchPart([], [], [], [])
+    accuracy = _add_floats(job, part)
+    if "int8" in job.precisions:
+        _add_int8(job, part, accuracy)
+    if "fp32" not in job.precisions:  # a float point stays where its int8 one was left out
+        done = {(p.width, p.size_hw) for p in part.points if p.name.endswith("-int8-et")}
+        part.points = [p for p in part.points if p.name.endswith("-int8-et") or (p.width, p.size_hw) not in done]
+        kept = {p.program for p in part.points}
+        part.programs = [p for p in part.programs if p.name in kept]
+    for program in part.programs:
+        part.notes.append(f"{program.file}: ExecuTorch, XNNPACK; every method has a fixed input size")
+    return part
+
+
+def _points(job: ExecutorchJob, precision: str) -> list[tuple[Subnet, int, OperatingPoint]]:
+    return [
+        (
+            subnet,
+            resolution,
+            OperatingPoint(
+                f"{table_key(subnet.width, resolution)}-{precision}-et", f"all-{precision}-et", subnet.width,
+                (resolution, resolution), count_madds(plain, (1, 3, resolution, resolution)), {"select": 0.0},
+                method=method_name(subnet.width, resolution),
+            ),
+        )
+        for subnet in job.subnets
+        for resolution, plain in subnet.by_resolution.items()
+    ]  # fmt: skip
+
+
+def _add_program(job: ExecutorchJob, part: ExecutorchPart, precision: str, methods: dict[str, object]) -> None:
+    lowered = lower(methods, LoweredCache(job.cache_folder or default_cache()), job.report, job.min_delegated)
+    file = job.write(f"programs/all-{precision}.pte", lowered.program)
+    part.programs.append(Program(f"all-{precision}-et", "executorch", precision, file))
+    worst = min(lowered.delegation, key=lambda d: d.share)
+    left = sorted({name for found in lowered.delegation for name in found.fallbacks})
+    part.notes.append(
+        f"{file}: XNNPACK runs at least {worst.delegated} of {worst.total} operators of a method; "
+        f"not {', '.join(left) or 'one is left'}"
+    )
+
+
+def _add_floats(job: ExecutorchJob, part: ExecutorchPart) -> dict[tuple[float, int], float]:
+    """The float points; returns (width, resolution) -> accuracy on select."""
+    listed = _points(job, "fp32")
+    methods = {str(p.method): export_point(s.folded(r).eval(), r) for s, r, p in listed}
+    _add_program(job, part, "fp32", methods)
+    bundle = job.open_bundle(part.programs, [p for _, _, p in listed])
+    backend = open_backend("executorch", bundle, BackendOptions(job.threads))
+    pictures = [picture for found in job.pictures.values() for picture in found]
+    accuracy = {}
+    for subnet, resolution, point in listed:
+        reference = torch_logits(subnet.by_resolution[resolution], bundle, point.size_hw, pictures)
+        check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), job.labels)
+        require_parity(check)
+        _accept(job, part, point, check)
+        accuracy[subnet.width, resolution] = check.accuracy["select"]
+    backend.close()
+    return accuracy
+
+
+def _accept(job: ExecutorchJob, part: ExecutorchPart, point: OperatingPoint, check: PointCheck) -> None:
+    part.checks.append(check)
+    part.points.append(job.finish_point(replace(point, accuracy=check.accuracy)))
+    accuracy = ", ".join(f"{split} {value:.3f}" for split, value in check.accuracy.items())
+    job.report(f"{check.point}: agreement {check.agreement:.2%}, error {check.max_relative_error:.1e}, {accuracy}")
+
+
+def _add_int8(job: ExecutorchJob, part: ExecutorchPart, accuracy: dict[tuple[float, int], float]) -> None:
+    """The int8 points that lose no more than the spec allows."""
+    listed = _points(job, "int8")
+    methods = {}
+    for subnet, resolution, point in listed:
+        started = time.monotonic()
+        quantized, layers = _quantize_with_gate(job, subnet, resolution, accuracy[subnet.width, resolution])
+        methods[str(point.method)] = export_point(quantized, resolution)
+        job.report(f"{point.name}: quantized in {time.monotonic() - started:.0f} s")
+        if layers:
+            part.notes.append(f"{point.name}: {', '.join(layers)} stay float")
+    _add_program(job, part, "int8", methods)
+    floats = list(part.points)
+    bundle = job.open_bundle(part.programs, floats + [p for _, _, p in listed])
+    backend = open_backend("executorch", bundle, BackendOptions(job.threads))
+    pictures = [picture for found in job.pictures.values() for picture in found]
+    for (subnet, resolution, point), reference_point in zip(listed, floats, strict=True):
+        reference = engine_logits(backend, bundle, reference_point, pictures)
+        check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), job.labels)
+        drop = accuracy[subnet.width, resolution] - check.accuracy["select"]
+        if drop > job.quant.max_drop:
+            part.notes.append(f"{point.name} is left out: it loses {drop:.2%} on select")
+            job.report(part.notes[-1])
+            continue
+        _accept(job, part, point, check)
+    backend.close()
+    if not any(p.program == "all-int8-et" for p in part.points):
+        part.programs = [p for p in part.programs if p.precision != "int8"]
+
+
+def _quantize_with_gate(
+    job: ExecutorchJob, subnet: Subnet, resolution: int, float_accuracy: float
+) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Leave sensitive layers float until the loss in torch's arithmetic is allowed; lowering comes only then."""
+    folded = subnet.folded(resolution).eval()
+    exported = export_point(folded, resolution)
+    size = (resolution, resolution)
+
+    def tensors(pictures: list[np.ndarray]) -> list[torch.Tensor]:
+        return [torch.from_numpy(preprocess(p, job.tensor_spec, size)) for p in pictures]
+
+    inputs = tensors(job.calibration[: job.quant.calib_pictures])
+    select = tensors(job.pictures["select"])
+    best, best_drop, layers, ranked = None, float("inf"), (), []
+    for count in range(job.quant.max_float_layers + 1):
+        if count and not ranked:
+            ranked = rank_layers(folded, torch.cat(inputs[:SENSITIVITY_PICTURES]), job.quant.largest)
+        attempt = tuple(name for name, _ in ranked[:count])
+        with quiet(), torch.no_grad():
+            quantized = quantize_point(
+                exported, subnet.by_resolution[resolution], subnet.pairs, inputs, (*job.quant.float_layers, *attempt)
+            )
+            logits = np.concatenate([quantized(x).numpy() for x in select])
+        drop = float_accuracy - accuracy_of(logits, job.labels["select"])
+        if drop < best_drop:
+            best, best_drop, layers = quantized, drop, attempt
+        if best_drop <= job.quant.max_drop:
+            break
+    return best, layers
