@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
+from built_bundle import Built
 from small_training import make_checkpoint, small_net_in_the_zoo, write_pictures
 
 from converters.build import BuildRequest, build
-from converters.verification import PointCheck
 from zoo.checkpoint import Checkpoint
 from zoo.pictures import PictureSource
 
@@ -39,15 +37,6 @@ def checkpoint(source: PictureSource) -> Iterator[Checkpoint]:
 def narrow(source: PictureSource, checkpoint: Checkpoint) -> Checkpoint:
     """One width, one resolution: for what has to be built again."""
     return make_checkpoint(source, (0.5,), (16,))
-
-
-@dataclass(frozen=True)
-class Built:
-    """What one run of the converter gave."""
-
-    path: Path
-    checks: list[PointCheck]
-    lines: list[str]
 
 
 @pytest.fixture(scope="session")

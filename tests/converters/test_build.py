@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Built
+from built_bundle import Built
 from small_training import CLASSES, RESOLUTIONS, WIDTHS
 
 import converters.build as build_module

@@ -39,7 +39,7 @@ def test_a_mistake_is_one_sentence_and_a_code(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"--data": "{tmp}/absent"}, "expected a folder of pictures or a zip of one"),
-        ({"--precision": "bf16"}, "--precision is 'bf16', expected fp32, int8, or fp32,int8"),
+        ({"--precision": "bf16"}, "--precision is 'bf16', expected fp32 or int8, or fp32,int8"),
         ({"--out": "{tmp}/a.zip"}, "the name of a bundle ends in .bundle"),
         ({"--out": "{tmp}/there.bundle"}, "already exists; choose another name or give --force"),
         ({"--checkpoint": "{tmp}/broken.pt"}, "not a readable checkpoint"),
