@@ -70,5 +70,5 @@ def _profile_reduces(profile: DeviceProfile) -> bool:
 def _listed(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(text.split(",")))
     if not set(found) <= set(known):
-        raise ConversionError(f"{option} is {text!r}, expected {', '.join(known)}, or {','.join(known)}")
+        raise ConversionError(f"{option} is {text!r}, expected {' or '.join(known)}, or {','.join(known)}")
     return found
