@@ -18,7 +18,6 @@ from edge_runtime.backends import Backend, BackendOptions, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
 from edge_runtime.controller import Controller, LadderPoint
-from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
 from edge_runtime.errors import BundleError
 from edge_runtime.frame import Frame
 from edge_runtime.manifest import OperatingPoint
@@ -27,7 +26,6 @@ from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
 from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
-from edge_runtime.sensors import DeviceSensors
 from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
 
 OnSwitch = Callable[[Decision, Decision], None]
@@ -115,6 +113,10 @@ class Runtime:
         Raises:
             BundleError, BackendError, ProfileError, SinkError: with the reason.
         """
+        # here, since an application that only imports the package should not wait for them
+        from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
+        from edge_runtime.sensors import DeviceSensors
+
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
         points = opened.points_for(name, precision)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edge_runtime.profile_schema import DeviceProfile
 from edge_runtime.readings import UNKNOWN, Readings
+
+if TYPE_CHECKING:
+    from edge_runtime.profile_schema import DeviceProfile
 
 
 class Sensors(Protocol):
