@@ -31,6 +31,7 @@ from zoo.checkpoint import Checkpoint
 from zoo.madds import count_madds
 from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe
+from zoo.slim_layers import Channels, SlimBatchNorm
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz", "vectors/selftest.npz"
 MEASURED_SPLITS = ("select", "test")
@@ -92,7 +93,7 @@ class _Build:
         self.points: list[OperatingPoint] = []
         self.checks: list[PointCheck] = []
         self.notes: list[str] = []
-        self._used: list[GraphTensors] = []
+        self._recipes: dict[str, GraphTensors] = {}  # of each program
 
     def run(self) -> tuple[Path, list[PointCheck]]:
         """All steps in order."""
@@ -180,12 +181,14 @@ class _Build:
         tensors = self.writer.write_json(f"programs/{name}.tensors.json", recipe_values(recipe))
         program = Program(name, "onnxruntime", precision, f"programs/{name}.onnx", tensors=tensors)
         self.programs = [p for p in self.programs if p.name != name] + [program]
-        self._used.append(recipe)
+        self._recipes[name] = recipe
 
     def _write_arrays(self) -> None:
-        used = {t.source for recipe in self._used for t in recipe.tensors}
-        floats = {n: a for n, a in self.store.arrays.items() if n in used}
-        self.writer.write_npz(WEIGHTS, {**floats, **self.stored_int8})
+        """Weights and tables, as far as some program needs them."""
+        recipes = self._recipes.values()
+        used = {t.source for r in recipes for t in (*r.tensors, *r.scales)}
+        stored = {**self.store.arrays, **self.stored_int8}
+        self.writer.write_npz(WEIGHTS, {name: array for name, array in stored.items() if name in used})
         self.writer.write_npz(TABLES, self.tables)
 
     def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
@@ -198,7 +201,9 @@ class _Build:
             SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
             Preprocessing(mean, std), tuple(self.programs if programs is None else programs),
             tuple(self.points if points is None else points), {},
-            channel_rule=ChannelRule("make_divisible", 8, min(recipe.widths), max(recipe.widths)),
+            channel_rule=ChannelRule(
+                "make_divisible", channel_divisor(self.model), min(recipe.widths), max(recipe.widths)
+            ),
             weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, notes=tuple(self.notes),
             provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
         )  # fmt: skip
@@ -268,7 +273,6 @@ class _Build:
 
         chosen, drops = quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
         self._stage(chosen, floats)
-        self._used.append(chosen.graph.recipe)
         if chosen.spec.float_layers:
             self.notes.append(f"{subnet.name} int8: {', '.join(chosen.spec.float_layers)} stay float")
         self._check_int8(floats, drops)
@@ -277,7 +281,6 @@ class _Build:
         """Write a quantized width and list its points, replacing an earlier attempt."""
         graph = externalise(found.graph.proto, external_names(found.graph.recipe))
         self._add_program(found.subnet, "int8", graph, found.graph.recipe)
-        self._used.pop()
         self.stored_int8.update(found.stored)
         self.tables.update(found.tables)
         names = {_int8_name(p) for p in floats.values()}
@@ -312,12 +315,17 @@ class _Build:
         self.points = [p for p in self.points if p.name.endswith("-int8") or p.table not in has_int8]
         kept = {p.program for p in self.points}
         self.programs = [p for p in self.programs if p.name in kept]
-        float_recipes = [s.recipe for s in self.subnets if f"{s.name}-fp32" not in kept]
-        self._used = [r for r in self._used if not any(r is f for f in float_recipes)]
         for subnet in self.subnets:
             if f"{subnet.name}-fp32" not in kept:
+                del self._recipes[f"{subnet.name}-fp32"]
                 self.writer.remove(f"programs/{subnet.name}-fp32.onnx")
                 self.writer.remove(f"programs/{subnet.name}-fp32.tensors.json")
+
+
+def channel_divisor(model: SlimNet) -> int:
+    """What channel counts are rounded to before they are multiplied by an expansion: 8, but 2 in ResNet."""
+    counts = [m.channels for m in model.modules() if isinstance(m, SlimBatchNorm)]
+    return min((c.divisor for c in counts if isinstance(c, Channels) and c.slim), default=1)
 
 
 def _int8_name(point: OperatingPoint) -> str:

@@ -77,7 +77,10 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Path:
         """Write the final manifest and move the bundle into place."""
         self.open(manifest)
+        old = self.target.with_name(self.target.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
         if self.target.exists():
-            shutil.rmtree(self.target)
+            os.replace(self.target, old)  # kept until the new one is in place: a crash in between loses neither
         os.replace(self.root, self.target)
+        shutil.rmtree(old, ignore_errors=True)
         return self.target

@@ -7,8 +7,10 @@ a normalisation's gamma, which all points share, is put into the integers, since
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,7 +157,7 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
         n.name for n in template.graph.node
         if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _is_float_layer(n, spec.float_layers)
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(template, source)
         quantize_static(
@@ -164,6 +166,17 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )  # fmt: skip
         return onnx.load(target)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """The quantizer advises a clean-up of the graph that the exporter has already done, in a warning to everybody."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _is_float_layer(node: onnx.NodeProto, layers: tuple[str, ...]) -> bool:

@@ -16,7 +16,6 @@ class Budget:
     """From capture to answer."""
     min_accuracy: float = 0.0
     """Points whose expected accuracy (0-1, on the select split) is lower are not used."""
-    max_memory_bytes: int | None = None
     battery_floor_share: float | None = None
     """Below this charge (0-1) only the cheapest admissible point is used."""
 
@@ -29,8 +28,6 @@ class Budget:
             raise BudgetError(f"minimum accuracy is {self.min_accuracy}, expected 0 to 1 (0.6 means 60 %)")
         if self.battery_floor_share is not None and not 0.0 <= self.battery_floor_share <= 1.0:
             raise BudgetError(f"battery floor is {self.battery_floor_share}, expected 0 to 1")
-        if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
-            raise BudgetError(f"memory limit is {self.max_memory_bytes} bytes, expected more than 0")
 
     @staticmethod
     def from_fps(target_fps: float, min_accuracy: float = 0.0) -> Budget:

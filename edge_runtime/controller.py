@@ -46,7 +46,7 @@ class ControllerSettings:
     noise_memory: float = 0.9
     """Weight of the past in the estimate of the process noise."""
     jump_sigmas: float = 4.0
-    """A slower frame beyond this is a change of the machine, not noise: believe it at once."""
+    """A slower frame beyond this is set aside; a second one in a row is a change of the machine and is believed."""
     min_slowdown: float = 1e-3
     max_slowdown: float = 1e3
     """Ratios outside say no more than these do; their squares would leave the filter's range."""

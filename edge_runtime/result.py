@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,4 +58,3 @@ class Result:
     dropped: int = 0
     """Frames that the source dropped so far."""
     on_time: bool = True
-    extra: dict[str, float] = field(default_factory=dict)

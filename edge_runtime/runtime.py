@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
 from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
 from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
+
+if TYPE_CHECKING:
+    from edge_runtime.profile_schema import DeviceProfile
 
 OnSwitch = Callable[[Decision, Decision], None]
 
@@ -113,19 +116,17 @@ class Runtime:
         Raises:
             BundleError, BackendError, ProfileError, SinkError: with the reason.
         """
-        # here, since an application that only imports the package should not wait for them
-        from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
-        from edge_runtime.sensors import DeviceSensors
-
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
         points = opened.points_for(name, precision)
-        device = match_profile(read_machine_facts())[0] if profile is None else load_profile(profile)
+        device = _device_profile(profile)
         options = BackendOptions(
             threads or min(device.threads, usable_cores()), precision, global_thread_pool, device.arena, device.spinning
         )
         engine = open_backend(name, opened, options)
         if sensors is None:
+            from edge_runtime.sensors import DeviceSensors
+
             sensors = TrustedSensors(DeviceSensors(temperature_zones=device.temperature_zones), device)
         recording = None if telemetry is None else TelemetryFile(telemetry, warn)
         with contextlib.ExitStack() as undo:  # of what is open when something fails
@@ -276,6 +277,14 @@ class Runtime:
 
 def _guess_ms(point: OperatingPoint) -> float:
     return point.latency_ms or point.madds * 1e-7
+
+
+def _device_profile(name: str | Path | None) -> DeviceProfile:
+    """The profile of that name, or the one that matches this machine."""
+    # here, since an application that only imports the package should not wait for it
+    from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
+
+    return match_profile(read_machine_facts())[0] if name is None else load_profile(name)
 
 
 def usable_cores() -> int:

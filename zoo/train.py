@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.mutual import Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
 from zoo.pictures import PictureSource, Split
+from zoo.processes import Processes, average_gradients
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
@@ -37,24 +37,6 @@ from zoo.slim_net import SlimNet
 
 class TrainError(ValueError):
     """A run that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a torchrun job."""
-
-    rank: int = 0
-    count: int = 1
-
-    @staticmethod
-    def join(device: torch.device) -> Processes:
-        """Join the job that torchrun's environment describes; alone without one."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count == 1:
-            return Processes()
-        if not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return Processes(distributed.get_rank(), count)
 
 
 def train(
@@ -310,7 +292,7 @@ class _Run:
             )  # fmt: skip
         figures = torch.stack([loss.float(), (logits.argmax(1) == labels).float().mean()])
         if self.processes.count > 1:
-            figures = _average_gradients(self.model, figures, self.processes.count)
+            figures = average_gradients(self.model, figures, self.processes.count)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.teacher is not None and recipe.ema_teacher > 0:
@@ -383,19 +365,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: i
         rate = recipe.learning_rate * (step + 1) / recipe.warmup_steps
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _average_gradients(model: SlimNet, figures: Tensor, count: int) -> Tensor:
-    """Mean of the gradients and of some figures over the processes, in one reduction; returns the figures."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([*(g.reshape(-1).float() for g in gradients), figures])
-    distributed.all_reduce(flat)
-    flat /= count
-    at = 0
-    for gradient in gradients:
-        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
-        at += gradient.numel()
-    return flat[at:]
 
 
 @torch.no_grad()

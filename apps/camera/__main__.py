@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edge_runtime.budget import Budget
 from edge_runtime.errors import EdgeRuntimeError
 
 SOURCE_HELP = (
@@ -60,17 +61,10 @@ def _run(options: dict[str, Any]) -> int:
     from apps.camera.app import CameraOptions, run_camera
     from apps.camera.scenario import load_scenario
     from apps.camera.summary import summary_table
-    from edge_runtime.budget import Budget
     from edge_runtime.bundle import default_bundle_path
     from edge_runtime.runtime import Runtime
 
-    if options["target_fps"] is not None and options["max_latency_ms"] is not None:
-        raise click.UsageError("--target-fps and --max-latency-ms both set the deadline; give one of them")
-    if options["max_latency_ms"] is not None:
-        budget = Budget(options["max_latency_ms"], options["min_accuracy"])
-    else:
-        target_fps = 30.0 if options["target_fps"] is None else options["target_fps"]
-        budget = Budget.from_fps(target_fps, options["min_accuracy"])
+    budget = _budget(options["target_fps"], options["max_latency_ms"], options["min_accuracy"])
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
     wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
@@ -97,6 +91,14 @@ def _run(options: dict[str, Any]) -> int:
     if outcome.broken is not None:
         raise outcome.broken
     return 0
+
+
+def _budget(target_fps: float | None, max_latency_ms: float | None, min_accuracy: float) -> Budget:
+    if target_fps is not None and max_latency_ms is not None:
+        raise click.UsageError("--target-fps and --max-latency-ms both set the deadline; give one of them")
+    if max_latency_ms is not None:
+        return Budget(max_latency_ms, min_accuracy)
+    return Budget.from_fps(30.0 if target_fps is None else target_fps, min_accuracy)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -13,7 +13,8 @@ from built_bundle import Built
 from small_training import CLASSES, RESOLUTIONS, WIDTHS
 
 import converters.build as build_module
-from converters.build import BuildRequest, build
+import zoo
+from converters.build import BuildRequest, build, channel_divisor
 from converters.errors import ConversionError
 from converters.int8_graph import QuantSpec
 from edge_runtime import Budget, Runtime
@@ -195,3 +196,8 @@ def test_a_checkpoint_without_statistics_is_refused(narrow: Checkpoint, source: 
     with pytest.raises(ConversionError, match="the checkpoint is not calibrated; finish its training"):
         build(BuildRequest(replace(narrow, model=model), source, tmp_path / "a.bundle", "a"))
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "divisor"), [("mobilenet_v1", 8), ("mobilenet_v2", 8), ("resnet50", 2)])
+def test_the_manifest_states_the_networks_own_divisor(name: str, divisor: int) -> None:
+    assert channel_divisor(zoo.create(name, num_classes=3, width_mult=0.25)) == divisor

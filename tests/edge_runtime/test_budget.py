@@ -27,7 +27,6 @@ def test_a_frame_rate_is_a_deadline_of_one_period() -> None:
         ({"min_accuracy": float("nan")}, "minimum accuracy is nan"),
         ({"battery_floor_share": 20.0}, "battery floor is 20.0, expected 0 to 1"),
         ({"battery_floor_share": float("nan")}, "battery floor is nan"),
-        ({"max_memory_bytes": 0}, "memory limit is 0 bytes, expected more than 0"),
     ],
 )
 def test_a_wish_that_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
