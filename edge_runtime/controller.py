@@ -205,8 +205,11 @@ class Controller:
             return both[0], "battery low"
         if both:
             best = max(both, key=self._merit)
-            hot = self._hot and best == usable[-1]
-            return best, "device hot" if hot else "best within the deadline"
+            beyond = self.ladder[self._thermal_cap + 1 :]  # what only the heat forbids
+            better = any(
+                p.accuracy > self.ladder[best].accuracy and p.latency_ms * quantile <= time_left_ms for p in beyond
+            )
+            return best, "device hot" if better else "best within the deadline"
         if accurate:
             fastest = min(accurate, key=lambda i: self.ladder[i].latency_ms)
             all_accurate = len(accurate) == len(usable)

@@ -136,6 +136,17 @@ def test_when_the_machine_recovers_the_best_point_returns() -> None:
     assert device.run(3.0)[-1].point == "p5"
 
 
+@pytest.mark.parametrize(("deadline_ms", "reason"), [(50.0, "device hot"), (4.0, "best within the deadline")])
+def test_heat_is_named_only_where_it_is_what_limits(deadline_ms: float, reason: str) -> None:
+    """The best point under the cap is not the costliest one under it; at 4 ms nothing beyond the cap would fit."""
+    costs = ((1.0, 0.6), (1.5, 0.5), (9.0, 0.7), (12.0, 0.8))
+    device = Device(
+        tuple(LadderPoint(f"q{i}", accuracy, cost) for i, (cost, accuracy) in enumerate(costs)), deadline_ms
+    )
+    device.readings = HOT
+    assert (device.frame().point, device.frame().reason) == ("q0", reason)
+
+
 def test_a_hot_device_steps_down_holds_while_warm_and_returns_when_cool() -> None:
     device = Device()
     device.run(1.0)
