@@ -21,7 +21,7 @@ from zoo.slim_net import SlimNet
 
 CHANNELWISE_MODULES = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Dropout,
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d,
 )  # fmt: skip
 CHANNELWISE_FUNCTIONS: tuple[Callable[..., object], ...] = (
     F.relu, F.relu6, F.silu, F.gelu, torch.relu, torch.sigmoid, F.sigmoid, F.max_pool2d, F.avg_pool2d,

@@ -30,7 +30,7 @@ STAGES = (
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
 NORM_EPS = 1e-3
 EXCITE_SHARE = 4  # squeeze-excite keeps a quarter of the block's input channels
-PADDINGS = ("symmetric", "same")
+PADDINGS = ("symmetric", "even", "same")
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ class SamePad(nn.Module):
 
 
 def _padded_conv(
-    inputs: Channels | int, outputs: Channels, kernel_size: int, stride: int, same: bool, groups: Channels | int = 1
+    inputs: Channels | int, outputs: Channels, kernel_size: int, stride: int, padding: str, groups: Channels | int = 1
 ) -> list[nn.Module]:
-    """Padding and convolution; two entries in any case, so that both paddings have one naming."""
-    if same and stride == 2:
-        conv = SlimConv(inputs, outputs, kernel_size, stride=stride, padding=0, groups=groups)
-        return [SamePad(kernel_size), conv]
+    """Padding and convolution; two entries in any case, so that all paddings have one naming."""
+    if padding != "symmetric" and stride == 2:
+        after = (kernel_size - 1) // 2
+        pad = SamePad(kernel_size) if padding == "same" else nn.ZeroPad2d((after - 1, after, after - 1, after))
+        return [pad, SlimConv(inputs, outputs, kernel_size, stride=stride, padding=0, groups=groups)]
     return [nn.Identity(), SlimConv(inputs, outputs, kernel_size, stride=stride, groups=groups)]
 
 
@@ -107,7 +108,7 @@ class MBConv(nn.Module):
 
     def __init__(
         self, inputs: Channels, outputs: Channels, *, expansion: int, kernel_size: int, stride: int, lite: bool,
-        same: bool,
+        padding: str,
     ) -> None:  # fmt: skip
         super().__init__()
         hidden = inputs.times(expansion)
@@ -116,7 +117,9 @@ class MBConv(nn.Module):
         if expansion != 1:
             self.expand = nn.Sequential(SlimConv(inputs, hidden, 1), _norm(hidden), _activation(lite))
         self.depthwise = nn.Sequential(
-            *_padded_conv(hidden, hidden, kernel_size, stride, same, groups=hidden), _norm(hidden), _activation(lite)
+            *_padded_conv(hidden, hidden, kernel_size, stride, padding, groups=hidden),
+            _norm(hidden),
+            _activation(lite),
         )
         self.excite: nn.Module = nn.Identity() if lite else SqueezeExcite(inputs, hidden)
         self.project = nn.Sequential(SlimConv(hidden, outputs, 1), _norm(outputs))
@@ -135,8 +138,10 @@ class EfficientNet(SlimNet):
     Args:
         num_classes: class scores; not slimmed.
         variant: a key of SCALINGS.
-        padding: "symmetric" (PyTorch's; constant, so engines fuse it) or "same" (TensorFlow's, which depends on the
-            input size; weights that were trained with TensorFlow need it).
+        padding: of convolutions with stride 2. "same" is TensorFlow's, which depends on whether a side is even, and
+            which the published weights need. "even" equals it where every map before a stride has even sides (pictures
+            of a multiple of 32 pixels, or of 16 but for the last stride), and is constant, so engines fuse it.
+            "symmetric" is PyTorch's.
         width_mult: multiplies every base channel count (a smaller full network); the last ones do not shrink below.
         small_input: stride 1 in the stem, for pictures of about 64 pixels.
         in_channels: channels of the picture.
@@ -159,20 +164,20 @@ class EfficientNet(SlimNet):
             raise ValueError(f"EfficientNet: variant is {variant!r}, expected one of {', '.join(SCALINGS)}")
         if padding not in PADDINGS:
             raise ValueError(f"EfficientNet: padding is {padding!r}, expected one of {', '.join(PADDINGS)}")
-        facts, same = SCALINGS[variant], padding == "same"
+        facts = SCALINGS[variant]
         lite, scale = facts.lite, facts.width * width_mult
         channels = Channels(make_divisible(STEM_CHANNELS * (width_mult if lite else scale)))
         stride = 1 if small_input else 2
         self.stem = nn.Sequential(
-            *_padded_conv(in_channels, channels, 3, stride, same), _norm(channels), _activation(lite)
+            *_padded_conv(in_channels, channels, 3, stride, padding), _norm(channels), _activation(lite)
         )
-        channels = self._add_stages(channels, stride, facts, scale, same)
+        channels = self._add_stages(channels, stride, facts, scale, padding)
         last = LAST_CHANNELS if lite else make_divisible(LAST_CHANNELS * facts.width)
         self.last = nn.Sequential(SlimConv(channels, last, 1), _norm(last), _activation(lite))
         self.classifier = SlimLinear(last, num_classes)
         self.name_norms()
 
-    def _add_stages(self, channels: Channels, stride: int, facts: Scaling, scale: float, same: bool) -> Channels:
+    def _add_stages(self, channels: Channels, stride: int, facts: Scaling, scale: float, padding: str) -> Channels:
         """Fill `stages` and `feature_info`, from the stem's channels and stride; returns the last channels."""
         self.stages, self.feature_info = nn.ModuleList(), []
         for index, (expansion, count, blocks, first_stride, kernel_size) in enumerate(STAGES):
@@ -182,7 +187,7 @@ class EfficientNet(SlimNet):
             for position in range(blocks if fixed_depth else math.ceil(blocks * facts.depth)):
                 block_stride = first_stride if position == 0 else 1
                 shape = {"expansion": expansion, "kernel_size": kernel_size, "stride": block_stride}
-                stage.append(MBConv(channels, outputs, **shape, lite=facts.lite, same=same))
+                stage.append(MBConv(channels, outputs, **shape, lite=facts.lite, padding=padding))
                 channels = outputs
             stride *= first_stride
             self.stages.append(nn.Sequential(*stage))
