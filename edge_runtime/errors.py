@@ -9,6 +9,7 @@ EdgeRuntimeError
  +-- ProfileError     a device profile that cannot be used
  +-- BudgetError      a deadline, accuracy or other wish that makes no sense
  +-- SinkError        an output that cannot be written
+ +-- ResultError      a profile result that cannot be read, written, used or compared
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ class SinkError(EdgeRuntimeError):
     """An output that cannot be written."""
 
     exit_code = 8
+
+
+class ResultError(EdgeRuntimeError):
+    """A profile result that cannot be read, written, used or compared."""
+
+    exit_code = 9
 
 
 def missing_package(package: str, extra: str, purpose: str) -> BackendError:

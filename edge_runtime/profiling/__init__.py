@@ -1,0 +1,1 @@
+"""What a bundle costs on this device: measure it, keep it, compare it. `result` has the records and their file."""
