@@ -49,6 +49,12 @@ def main() -> None:
     show_default=True,
     help="Share of a method's operators that XNNPACK must run.",
 )
+@click.option("--max-points", type=click.IntRange(2), help="Of each engine; default: the profile's, else no limit.")
+@click.option(
+    "--drop-dominated/--keep-dominated",
+    default=None,
+    help="Leave out points that another one beats on this machine; default: if --profile is this machine's.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def build_command(
     checkpoint: Path,
@@ -61,10 +67,12 @@ def build_command(
     max_drop: float,
     threads: int | None,
     min_delegated: float,
+    max_points: int | None,
+    drop_dominated: bool | None,
     force: bool,
 ) -> None:
     """Export, verify and pack a checkpoint."""
-    choices = choose(profile, backend, precision, threads, reduce_range)
+    choices = choose(profile, backend, precision, threads, reduce_range, max_points, drop_dominated)
     torch.set_num_threads(choices.threads)
     provenance = {
         "commit": _commit(),
@@ -75,6 +83,7 @@ def build_command(
     request = BuildRequest(
         load_checkpoint(checkpoint), PictureSource(data), out, out.stem, choices.precisions, quant, choices.threads,
         force, provenance, choices.backends, min_delegated,
+        drop_dominated=choices.drop_dominated, max_points=choices.max_points,
     )  # fmt: skip
     path, checks = build(request, click.echo)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -16,6 +16,7 @@ from converters.executorch_build import ExecutorchJob, add_executorch
 from converters.int8 import Int8Subnet, quantize_width, quantize_with_gate, with_float_layers
 from converters.int8_graph import QuantSpec, external_names
 from converters.onnx_export import externalise
+from converters.point_choice import drop_dominated, thin_out
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
 from converters.shared_weights import full_store, point_table, recipe_values
@@ -56,6 +57,10 @@ class BuildRequest:
     min_delegated: float = MIN_DELEGATED
     cache_folder: Path | None = None
     """For lowered ExecuTorch programs; None takes the user's."""
+    drop_dominated: bool = False
+    """Leave out points that another one beats here; only where this machine is the kind that the bundle is for."""
+    max_points: int | None = None
+    """Of each engine; None keeps all."""
 
 
 def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Path, list[PointCheck]]:
@@ -105,16 +110,39 @@ class _Build:
             self._drop_onnx()
         if "executorch" in self.request.backends:
             self._add_executorch()
-        draft = self._manifest()
-        self.writer.write_npz(VECTORS, self_test(self.writer.open(draft), self.request.threads), compressed=True)
-        precision = "int8" if "int8" in self.request.precisions else "fp32"
-        final = replace(draft, vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision]))
-        bundle = self.writer.open(final)
-        latencies: dict[str, float] = {}
+        bundle = self._open()
+        latency_ms: dict[str, float] = {}
         for name in self.request.backends:
-            latencies |= measure_latency_ms(bundle, self.request.threads, name)
-        points = tuple(replace(p, latency_ms=latencies[p.name]) for p in final.points)
-        return self.writer.finish(replace(final, points=points)), self.checks
+            latency_ms |= measure_latency_ms(bundle, self.request.threads, name)
+        self.points = [replace(p, latency_ms=latency_ms[p.name]) for p in self.points]
+        self._choose_points()
+        vectors = self_test(self._open(), self.request.threads)
+        self.writer.write_npz(VECTORS, vectors, compressed=True)
+        precision = "int8" if "int8" in self.request.precisions else "fp32"
+        final = replace(self._manifest(), vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision]))
+        return self.writer.finish(final), self.checks
+
+    def _choose_points(self) -> None:
+        """Leave out what the request does not want, with its programs, weights and tables."""
+        engine_of = {p.name: p.backend for p in self.programs}
+        kept: list[OperatingPoint] = []
+        for engine in dict.fromkeys(engine_of.values()):
+            points, notes = [p for p in self.points if engine_of[p.program] == engine], []
+            if self.request.drop_dominated:
+                points, notes = drop_dominated(points)
+            if self.request.max_points is not None:
+                points, more = thin_out(points, self.request.max_points)
+                notes = [*notes, *more]
+            kept += points
+            self.notes += notes
+            for note in notes:
+                self.report(note)
+        if len(kept) == len(self.points):
+            return
+        self.points = kept
+        self._remove_unused()
+        if "onnxruntime" in self.request.backends:
+            self._write_arrays()
 
     def _finish_onnx(self) -> None:
         """Verify the float points, add the int8 ones."""
@@ -189,7 +217,8 @@ class _Build:
         used = {t.source for r in recipes for t in (*r.tensors, *r.scales)}
         stored = {**self.store.arrays, **self.stored_int8}
         self.writer.write_npz(WEIGHTS, {name: array for name, array in stored.items() if name in used})
-        self.writer.write_npz(TABLES, self.tables)
+        points = {str(p.table) for p in self.points}
+        self.writer.write_npz(TABLES, {k: v for k, v in self.tables.items() if k.partition("/")[0] in points})
 
     def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
         """With these programs and points, or with all so far."""
@@ -313,13 +342,17 @@ class _Build:
         """A bundle of int8 alone; a float point stays where its int8 one was left out."""
         has_int8 = {p.table for p in self.points if p.name.endswith("-int8")}
         self.points = [p for p in self.points if p.name.endswith("-int8") or p.table not in has_int8]
-        kept = {p.program for p in self.points}
-        self.programs = [p for p in self.programs if p.name in kept]
-        for subnet in self.subnets:
-            if f"{subnet.name}-fp32" not in kept:
-                del self._recipes[f"{subnet.name}-fp32"]
-                self.writer.remove(f"programs/{subnet.name}-fp32.onnx")
-                self.writer.remove(f"programs/{subnet.name}-fp32.tensors.json")
+        self._remove_unused()
+
+    def _remove_unused(self) -> None:
+        """Take out programs that no point uses."""
+        used = {p.program for p in self.points}
+        gone = [p for p in self.programs if p.name not in used]
+        self.programs = [p for p in self.programs if p.name in used]
+        for program in gone:
+            self._recipes.pop(program.name, None)
+            for file in filter(None, (program.file, program.tensors)):
+                self.writer.remove(file)
 
 
 def channel_divisor(model: SlimNet) -> int:

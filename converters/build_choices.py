@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import ConversionError
-from edge_runtime.device_profile import DeviceProfile, load_profile
+from edge_runtime.device_profile import DeviceProfile, load_profile, match_profile, read_machine_facts
 
 BACKENDS = ("onnxruntime", "executorch")
 PRECISIONS = ("fp32", "int8")
@@ -22,6 +22,9 @@ class BuildChoices:
     precisions: tuple[str, ...]
     threads: int
     reduce_range: bool
+    max_points: int | None
+    """Of each engine; None for no limit."""
+    drop_dominated: bool
 
 
 def choose(
@@ -30,10 +33,13 @@ def choose(
     precision: str | None = None,
     threads: int | None = None,
     reduce_range: bool | None = None,
+    max_points: int | None = None,
+    drop_dominated: bool | None = None,
 ) -> BuildChoices:
     """What the command line says goes before what the profile says; the profile before the defaults.
 
-    A profile's int8 comes with fp32 beside it: points whose int8 loses too much need it.
+    A profile's int8 comes with fp32 beside it: points whose int8 loses too much need it. Which points dominate which
+    is measured on this machine, so a profile makes dominated points leave only where it is this machine's.
 
     Raises:
         ConversionError: an unknown or absent engine, or an unknown precision.
@@ -50,7 +56,12 @@ def choose(
         threads = 1 if profile is None else min(profile.threads, os.cpu_count() or 1)
     if reduce_range is None:
         reduce_range = needs_reduced_range() if profile is None else _profile_reduces(profile)
-    return BuildChoices(backends, _listed("--precision", precision or wanted, PRECISIONS), threads, reduce_range)
+    if max_points is None and profile is not None:
+        max_points = profile.max_points
+    if drop_dominated is None:
+        drop_dominated = profile is not None and match_profile(read_machine_facts())[0].name == profile.name
+    precisions = _listed("--precision", precision or wanted, PRECISIONS)
+    return BuildChoices(backends, precisions, threads, reduce_range, max_points, drop_dominated)
 
 
 def needs_reduced_range() -> bool:

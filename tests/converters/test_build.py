@@ -191,6 +191,25 @@ def test_int8_points_stand_beside_the_float_ones_and_an_existing_bundle_is_repla
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.25 * np.abs(logits[0]).max()
 
 
+def test_points_beyond_the_limit_leave_with_their_tables_and_programs(
+    checkpoint: Checkpoint, source: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_width_is_cheapest(bundle: Bundle, *arguments: object) -> dict[str, float]:
+        return {p.name: float(i + 1) for i, p in enumerate(bundle.manifest.points)}
+
+    monkeypatch.setattr(build_module, "measure_latency_ms", first_width_is_cheapest)
+    monkeypatch.setattr(
+        build_module, "thin_out", lambda points, limit: ([p for p in points if p.width == 0.5][:limit], ["thinned"])
+    )
+    path, _ = build(BuildRequest(checkpoint, source, tmp_path / "few.bundle", "few", max_points=2))
+    bundle = Bundle.load(path)
+    assert [p.name for p in bundle.manifest.points] == ["w0.50-r016-fp32", "w0.50-r024-fp32"]
+    assert {key.partition("/")[0] for key in bundle.tables} == {"w0.50-r016", "w0.50-r024"}
+    assert left_in(path / "programs") == ["w0.50-fp32.onnx", "w0.50-fp32.tensors.json"]
+    assert {key.partition("/")[2] for key in bundle.vectors if "/" in key} == {p.name for p in bundle.manifest.points}
+    assert "thinned" in bundle.manifest.notes
+
+
 def test_a_checkpoint_without_statistics_is_refused(narrow: Checkpoint, source: PictureSource, tmp_path: Path) -> None:
     model = {k: ({} if k.startswith("norm_bank") else v) for k, v in narrow.model.items()}
     with pytest.raises(ConversionError, match="the checkpoint is not calibrated; finish its training"):

@@ -18,6 +18,7 @@ from converters.executorch_cache import LoweredCache
 from converters.int8_graph import QuantSpec
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
+from edge_runtime.device_profile import load_profile
 from edge_runtime.errors import BackendError, ProfileError
 from edge_runtime.self_check import require_passed, verify_bundle
 from zoo.checkpoint import Checkpoint
@@ -57,6 +58,20 @@ def test_device_verifies_every_point_of_both_engines(both: Built) -> None:
         ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("executorch", "fp32-et"), ("executorch", "int8-et"),
     }  # fmt: skip
     require_passed(verdicts)
+
+
+@needs_executorch
+def test_bundle_for_executorch_alone_holds_no_weights_beside_its_programs(
+    narrow: Checkpoint, source: PictureSource, both: Built, tmp_path: Path
+) -> None:
+    request = BuildRequest(
+        narrow, source, tmp_path / "alone.bundle", "alone", ("fp32",), backends=("executorch",), min_delegated=0.8,
+        cache_folder=both.path.parent / "cache",
+    )  # fmt: skip
+    path, checks = build(request)
+    assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["all-fp32.pte", "manifest.json", "selftest.npz"]
+    assert [c.point for c in checks] == ["w0.50-r016-fp32-et"]
+    require_passed(verify_bundle(Bundle.load(path)))
 
 
 @needs_executorch
@@ -102,8 +117,19 @@ def test_profile_chooses_and_the_command_line_goes_first(monkeypatch: pytest.Mon
     assert not choose("server-x86-vnni").reduce_range
     assert choose("generic-arm64", backend="onnxruntime", precision="int8", threads=3).threads == 3
     assert choose(None).backends == ("onnxruntime",)
+    assert (choose("generic-arm64").max_points, choose("generic-arm64", max_points=5).max_points) == (20, 5)
+    assert choose(None).max_points is None
     with pytest.raises(ProfileError, match="no device profile is named"):
         choose("no-such-board")
+
+
+def test_dominated_points_leave_only_where_the_profile_is_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = load_profile("laptop-x86")
+    monkeypatch.setattr("converters.build_choices.match_profile", lambda facts: (here, "it is"))
+    assert choose("laptop-x86").drop_dominated
+    assert not choose("laptop-x86", drop_dominated=False).drop_dominated
+    assert not choose("generic-arm64", backend="onnxruntime").drop_dominated
+    assert not choose(None).drop_dominated
 
 
 def test_profile_that_wants_an_absent_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
