@@ -1,7 +1,7 @@
 """Choose an operating point for each frame: the most accurate one that is expected to meet the deadline.
 
 Pure arithmetic: numbers and `now_s` in, a decision out; no clock, no I/O. After ALERT (Wan et al. 2020,
-arXiv:1909.13148): one slowdown, the ratio of observed to tabled latency, is tracked by a Kalman filter with an adaptive
+arXiv:1911.00119): one slowdown, the ratio of observed to tabled latency, is tracked by a Kalman filter with an adaptive
 noise estimate, and a point is admissible when a quantile of its latency under that slowdown fits the time left.
 """
 
@@ -9,51 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from edge_runtime.budget import Budget
+from edge_runtime.controller_ladder import LadderPoint, by_latency
+from edge_runtime.controller_settings import ControllerSettings
 from edge_runtime.readings import Readings
 from edge_runtime.result import Decision
 
-
-@dataclass(frozen=True)
-class LadderPoint:
-    """What the controller knows of one operating point."""
-
-    name: str
-    accuracy: float
-    """Expected, 0-1, on the select split."""
-    latency_ms: float
-    """Query table: the engine's time for one frame, measured on this device when it was quiet."""
-
-
-@dataclass(frozen=True)
-class ControllerSettings:
-    """Constants of the controller; docs/controller.md says what each one does."""
-
-    quantile_sigmas: float = 2.33
-    """A point is admissible when mean + this many standard deviations fits: 99 % of frames of a normal slowdown."""
-    margin_share: float = 0.05
-    """Share of the deadline kept free for what the table does not know."""
-    step_up_share: float = 0.85
-    """To step up, the better point must fit in this share of the time left."""
-    step_up_dwell_s: float = 0.5
-    """And must have done so for this long without interruption."""
-    measurement_noise: float = 0.01
-    """Variance of one observed slowdown, relative to its square: 10 % standard deviation."""
-    min_process_noise: float = 0.0005
-    """The slowdown is never believed to stand still; relative to its square."""
-    noise_memory: float = 0.9
-    """Weight of the past in the estimate of the process noise."""
-    jump_sigmas: float = 4.0
-    """A slower frame beyond this is set aside; a second one in a row is a change of the machine and is believed."""
-    min_slowdown: float = 1e-3
-    max_slowdown: float = 1e3
-    """Ratios outside say no more than these do; their squares would leave the filter's range."""
-    max_temperature_c: float = 85.0
-    """At and above it, step towards cheaper points."""
-    cool_temperature_c: float = 78.0
-    """Below it, points may be stepped up again."""
+__all__ = ["Controller", "ControllerSettings", "LadderPoint", "SlowdownFilter"]
 
 
 class SlowdownFilter:
@@ -123,9 +86,9 @@ class Controller:
         settings: constants.
     """
 
+    name = "ours"
+
     def __init__(self, ladder: Sequence[LadderPoint], settings: ControllerSettings | None = None) -> None:
-        if not ladder:
-            raise ValueError("the ladder is empty")
         self.settings = settings or ControllerSettings()
         self.ladder: tuple[LadderPoint, ...] = ()
         self.filter = SlowdownFilter(self.settings)
@@ -172,7 +135,7 @@ class Controller:
     def replace_ladder(self, ladder: Sequence[LadderPoint]) -> None:
         """Take a new query table of the same points, for example when the device has measured them."""
         name = None if self._current is None else self.ladder[self._current].name
-        self.ladder = tuple(sorted(ladder, key=lambda p: p.latency_ms))
+        self.ladder = by_latency(ladder)
         self._index = {point.name: i for i, point in enumerate(self.ladder)}
         self._current = None if name is None else self._index[name]
 

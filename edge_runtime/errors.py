@@ -8,6 +8,8 @@ EdgeRuntimeError
  +-- FrameError       a picture that cannot be processed
  +-- ProfileError     a device profile that cannot be used
  +-- BudgetError      a deadline, accuracy or other wish that makes no sense
+ +-- PolicyError      a policy that does not exist or lacks what it needs
+ +-- ReplayError      a trace that cannot be replayed, or that replays to other decisions
  +-- SinkError        an output that cannot be written
  +-- ResultError      a profile result that cannot be read, written, used or compared
 """
@@ -59,6 +61,18 @@ class BudgetError(EdgeRuntimeError):
     """A budget that makes no sense, such as a deadline of zero."""
 
     exit_code = 2
+
+
+class PolicyError(EdgeRuntimeError):
+    """A policy that does not exist, or that lacks what it needs."""
+
+    exit_code = 2
+
+
+class ReplayError(EdgeRuntimeError):
+    """A recorded trace that cannot be replayed, or that replays to other decisions."""
+
+    exit_code = 9
 
 
 class SinkError(EdgeRuntimeError):
