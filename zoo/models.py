@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zoo import dcdc, efficientnet, hornet, odconv, pyconv, res2net, resformer, sda, squeeze_excitation
+from zoo import (
+    dcdc,
+    densenet,
+    efficientnet,
+    hornet,
+    mobilenet_v3,
+    odconv,
+    pyconv,
+    regnet,
+    res2net,
+    resformer,
+    sda,
+    squeeze_excitation,
+)
 from zoo.mobilenet_v1 import MobileNetV1
 from zoo.mobilenet_v2 import MobileNetV2
 from zoo.resnet import resnet50
@@ -14,7 +27,10 @@ MODELS: dict[str, Callable[..., SlimNet]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "resnet50": resnet50,
+    **mobilenet_v3.VARIANTS,
     **efficientnet.VARIANTS,
+    **regnet.VARIANTS,
+    **densenet.VARIANTS,
     **res2net.VARIANTS,
     **pyconv.VARIANTS,
     **squeeze_excitation.VARIANTS,

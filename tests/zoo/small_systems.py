@@ -35,7 +35,10 @@ _HORNET = {"width_mult": 0.25, "depths": (1, 1, 1, 1)}
 _LAST_LOCAL = ("stages.3.0.attention.local.weight", "stages.3.0.attention.local.bias")
 SYSTEMS = (
     Small("mobilenet_v2", {"width_mult": 0.25}, exported=False),
+    Small("mobilenetv3_large_100", {"width_mult": 0.25}),
     Small("efficientnet_b0", {"width_mult": 0.25}, exported=False),
+    Small("regnety_600m", {"width_mult": 0.5, "depths": (1, 1, 1, 1)}),
+    Small("densenet121", {"width_mult": 0.5, "depths": (1, 1, 2, 1)}),
     Small("resnet50", _RESNET, exported=False),
     Small("se_resnet50", _RESNET, exported=False),
     Small("pyconv_resnet50", _RESNET),
