@@ -34,11 +34,10 @@ def rebuild(
     *,
     slept_through: dict[int, float],
     phase_of: Array,
-    deadline_ms: float,
     seed: int,
     learn_effects: bool,
 ) -> Trace:
-    """A trace of a block of frames, with the latency of every point in every frame.
+    """A trace of a block of frames, with the latency of every point in every frame; its deadline is one frame period.
 
     Args:
         rows: the answered frames, in order.
@@ -65,7 +64,7 @@ def rebuild(
     wake_ms = _wake(rows, frame_count, phase_of)
     for index, late_ms in slept_through.items():
         wake_ms[index] = min(late_ms, NEVER_MS)
-    return Trace(name, fps, points, latency_ms, beside_ms, wake_ms, ((0.0, Budget(deadline_ms)),))
+    return Trace(name, fps, points, latency_ms, beside_ms, wake_ms, ((0.0, Budget(1000.0 / fps)),))
 
 
 def _latencies(row: FrameRow, point: int, scaled_ms: Array, draw: np.random.Generator) -> Array:

@@ -36,14 +36,6 @@ from edge_runtime.manifest import OperatingPoint
 from edge_runtime.sensor_loop import NoSensors
 
 LEAD_IN_S = 0.3
-MARGIN = 1.15
-"""The deadline lets the most accurate point just fit when the machine is quiet: its time, a frame's other costs, and
-this much room."""
-
-
-def just_fitting_deadline_ms(points: tuple[TracePoint, ...], beside_ms: float) -> float:
-    """A deadline at which any contention matters."""
-    return round(MARGIN * (points[-1].quiet_ms + beside_ms), 2)
 
 
 def phases(levels: list[tuple[float, float]], frame_count: int, fps: float) -> Array:
@@ -81,11 +73,11 @@ def record(
         rows = drive(runtime, meter, camera, lambda count: runtime.pin(points[order[count % len(points)]].name))
         levels = contention.levels
     phase_of = phases(levels, frame_count, fps)
-    deadline_ms = just_fitting_deadline_ms(known, float(np.median([row.beside_ms for row in rows])))
     trace = rebuild(
         f"recorded {load.name} {fps:g} fps", fps, frame_count, known, rows, slept_through=camera.slept_through,
-        phase_of=phase_of, deadline_ms=deadline_ms, seed=seed, learn_effects=True,
+        phase_of=phase_of, seed=seed, learn_effects=True,
     )  # fmt: skip
+    trace = trace.with_deadline(trace.fitting_deadline_ms(phase_of == 0.0))
     return _about(trace, levels, bundle, seed), rows, phase_of
 
 

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.simulator import RunLog
 
 STEADY_FRAMES = 5
 """A run has recovered when so many feasible frames in a row are answered in time."""
 UP_TOLERANCE = 0.02
-"""A run is back up when its answers are within so much accuracy of the oracle's."""
+"""A run is back up when its points are within so much accuracy of those that it used before."""
+SETTLED_S = 2.0
+"""A calm this old is settled; shorter ones do not tell how fast a run comes back."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Scores:
     """Median over the steps: frames from the step until feasible frames are answered in time again."""
     recovery_frames_worst: float | None
     up_s: float | None
-    """Median over the releases: seconds until the accuracy is back at the oracle's."""
+    """Median over the releases: seconds until the points are as accurate again as where the machine was calm."""
 
     def as_json(self) -> dict[str, Any]:
         """Rounded to what is worth writing down."""
@@ -54,7 +57,7 @@ def score(run: RunLog, oracle: RunLog) -> Scores:
     own, best = float(run.score.mean()), float(oracle.score.mean())
     answered = run.latency_ms[np.isfinite(run.latency_ms)]
     recovery = [_recovery_frames(run, at_s) for at_s, what in run.marks if what == "load on"]
-    up = [_up_s(run, oracle, at_s) for at_s, what in run.marks if what == "load off"]
+    up = [_up_s(run, *span) for span in _releases(run)] if run.marks else []
     return Scores(
         frames=len(run.score),
         feasible=feasible,
@@ -77,16 +80,36 @@ def _recovery_frames(run: RunLog, at_s: float) -> float:
     return _first_steady(run.feasible[first:], run.on_time[first:])
 
 
-def _up_s(run: RunLog, oracle: RunLog, at_s: float) -> float:
-    """Seconds from `at_s` until STEADY_FRAMES feasible frames in a row are as accurate as the oracle's, nearly.
+def _up_s(run: RunLog, at_s: float, until_s: float) -> float:
+    """Seconds from `at_s` until STEADY_FRAMES feasible frames in a row use points about as accurate as the run's own
+    where the machine was calm; infinite if that does not happen before `until_s`.
 
     A frame that was interrupted says nothing of the point, so a late frame's point counts, not its score.
     """
-    first = math.ceil(at_s * run.fps - 1e-6)
     accuracy = np.array([p.accuracy for p in run.points], np.float32)
     chosen = np.where(run.point >= 0, accuracy[run.point], 0.0)
-    near = chosen >= oracle.score - UP_TOLERANCE
-    return _first_steady(run.feasible[first:], near[first:]) / run.fps
+    calm = _calm_frames(run)
+    if not calm.any():
+        return math.inf
+    near = chosen >= float(np.median(chosen[calm])) - UP_TOLERANCE
+    first, last = math.ceil(at_s * run.fps - 1e-6), int(until_s * run.fps)
+    return _first_steady(run.feasible[first:last], near[first:last]) / run.fps
+
+
+def _releases(run: RunLog) -> list[tuple[float, float]]:
+    """(from, until) seconds of each calm that follows a load and lasts long enough to judge."""
+    ends = [*run.marks[1:], (len(run.score) / run.fps, "end")]
+    spans = [(at_s, end_s) for (at_s, what), (end_s, _) in zip(run.marks, ends, strict=True) if what == "load off"]
+    return [(at_s, end_s) for at_s, end_s in spans if end_s - at_s > SETTLED_S]
+
+
+def _calm_frames(run: RunLog) -> npt.NDArray[np.bool_]:
+    """Frames before the first load, and those of each calm after the time in which a run may still be on its way."""
+    at_s = np.arange(len(run.score)) / run.fps
+    calm = at_s < run.marks[0][0]
+    for from_s, until_s in _releases(run):
+        calm |= (at_s >= from_s + SETTLED_S) & (at_s < until_s)
+    return calm & run.feasible
 
 
 def _first_steady(counted: Any, good: Any) -> float:

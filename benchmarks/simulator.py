@@ -148,7 +148,10 @@ class _Run:
         start_s = free_s if free_s > captured_s else captured_s + truth.wake_ms / 1000.0
         age_ms = (start_s - captured_s) * 1000.0
         beside_ms = truth.beside_ms if policy is self.clairvoyant else self._overhead_ms
-        decision = policy.choose(start_s, truth.budget, truth.readings, truth.resident, age_ms + beside_ms)
+        resident = truth.resident
+        if policy is self.clairvoyant and _must_save(truth):
+            resident = frozenset((self._world.points[self._cheapest(truth)].name,))
+        decision = policy.choose(start_s, truth.budget, truth.readings, resident, age_ms + beside_ms)
         run_ms = self.true_latency_ms(decision.point)
         chosen = self._position[decision.point]
         self._switches += self._last is not None and chosen != self._last
@@ -164,11 +167,20 @@ class _Run:
         return finish_s
 
     def _counts(self, truth: FrameTruth, point: int, latency_ms: float) -> bool:
+        """The answer is in time and keeps the rest of the budget."""
         return (
             latency_ms <= truth.budget.deadline_ms + ROUNDING_MS
             and self._accuracy[point] >= truth.budget.min_accuracy
             and self._world.points[point].name in truth.resident
+            and (not _must_save(truth) or point == self._cheapest(truth))
         )
+
+    def _cheapest(self, truth: FrameTruth) -> int:
+        """The only point that counts while the battery is below its floor."""
+        points = self._world.points
+        usable = [i for i, p in enumerate(points) if p.name in truth.resident]
+        accurate = [i for i in usable if points[i].accuracy >= truth.budget.min_accuracy]
+        return min(accurate or usable, key=lambda i: points[i].quiet_ms)
 
     def _possible(self, index: int, truth: FrameTruth) -> None:
         """The best score of the frame for a device that was free when it was captured."""
@@ -176,3 +188,8 @@ class _Run:
         for point, run_ms in enumerate(truth.latency_ms):
             if self._accuracy[point] > self._best[index] and self._counts(truth, point, fixed_ms + run_ms):
                 self._best[index] = self._accuracy[point]
+
+
+def _must_save(truth: FrameTruth) -> bool:
+    floor, charge = truth.budget.battery_floor_share, truth.readings.battery_share
+    return floor is not None and truth.readings.on_battery is not False and charge is not None and charge < floor

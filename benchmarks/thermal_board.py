@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from benchmarks.simulator import RunLog, simulate_oracle
+from benchmarks.simulator import RunLog, World, simulate_oracle
 from benchmarks.traces import FrameTruth, Trace, TraceWorld
 
 
@@ -105,7 +105,7 @@ class ThermalWorld:
             self.speed = min(1.0, self.speed + board.speed_step)
 
 
-def best_capped_oracle(make_world: Callable[[], ThermalWorld], switch_ms: float) -> RunLog:
+def best_capped_oracle(make_world: Callable[[], World], switch_ms: float) -> RunLog:
     """The best of the clairvoyant runs that use no point above each of the points."""
     runs = [simulate_oracle(make_world(), switch_ms, point.quiet_ms) for point in make_world().points]
     return max(runs, key=lambda run: float(run.score.mean()))

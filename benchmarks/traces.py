@@ -19,6 +19,8 @@ from edge_runtime.budget import Budget
 from edge_runtime.readings import UNKNOWN, Readings
 
 Array = npt.NDArray[np.float32]
+ROOM = 1.1
+"""The most accurate point just fits when the machine is quiet; any contention then matters."""
 FOLDER = Path(__file__).resolve().parent / "traces"
 
 
@@ -79,6 +81,18 @@ class Trace:
     @property
     def duration_s(self) -> float:
         return self.frames / self.fps
+
+    def fitting_deadline_ms(self, quiet: npt.NDArray[np.bool_] | None = None) -> float:
+        """A deadline that matters: ROOM times the 99th percentile of the most accurate point's frames on the quiet
+        machine, and never more than a frame period.
+
+        Args:
+            quiet: (frames,) which frames to look at; None: all.
+        """
+        top = max(range(len(self.points)), key=lambda i: self.points[i].accuracy)
+        whole_ms = self.wake_ms + self.beside_ms + self.latency_ms[:, top]
+        fitting_ms = ROOM * float(np.quantile(whole_ms if quiet is None or not quiet.any() else whole_ms[quiet], 0.99))
+        return round(min(fitting_ms, 1000.0 / self.fps), 2)
 
     def with_deadline(self, deadline_ms: float) -> Trace:
         """The same history under one deadline."""

@@ -26,8 +26,8 @@ from edge_runtime.readings import Readings
 POINT_JITTER = 0.01
 """Deviation of the log of one point's CPU time from what the frame does to all of them."""
 FULL_MHZ = 2400.0
-MARGIN = 1.15
-"""The deadline lets the most accurate point just fit when the machine is quiet; see record_contention.py."""
+QUIET_FRAMES = 2000
+"""So many frames of the quiet machine tell the deadline at which the most accurate point just fits."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +148,28 @@ def from_script(
     at_s = np.arange(round(length_s * fps)) / fps
     level = np.array([script.level(float(t)) for t in at_s])
     speed = np.array([script.speed(float(t)) for t in at_s])
-    loaded = draw.uniform(size=len(at_s)) < level
+    trace = _frames(name, fps, points, level, speed, noise, draw)
+    calm = np.zeros(QUIET_FRAMES)
+    quiet = _frames(name, fps, points, calm, calm + 1.0, noise, np.random.default_rng([seed, 0]))
+    return replace(
+        trace, budgets=_budgets(script, quiet.fitting_deadline_ms(), length_s), readings=_readings(script, length_s),
+        resident=_residents(script, points, length_s), marks=script.marks, facts={"seed": seed},
+    )  # fmt: skip
+
+
+def _frames(
+    name: str, fps: float, points: tuple[TracePoint, ...], level: Array, speed: Array, noise: dict[str, Noise],
+    draw: np.random.Generator,
+) -> Trace:  # fmt: skip
+    """Latencies of all frames, under a deadline of one frame period."""
+    loaded = draw.uniform(size=len(level)) < level
     latency_ms = _latencies(points, level, speed, noise, draw)
-    uniform = draw.uniform(size=(2, len(at_s)))
+    uniform = draw.uniform(size=(2, len(level)))
     wake_ms = np.where(loaded, noise["loaded"].wake(uniform[0]), noise["quiet"].wake(uniform[0]))
     beside_ms = np.where(loaded, noise["loaded"].beside(uniform[1]), noise["quiet"].beside(uniform[1])) / speed
-    fitting_ms = MARGIN * (points[-1].quiet_ms + noise["quiet"].beside_ms[2])
     return Trace(
         name, fps, points, latency_ms.astype(np.float32), beside_ms.astype(np.float32), wake_ms.astype(np.float32),
-        _budgets(script, fitting_ms, length_s), _readings(script, length_s), _residents(script, points, length_s),
-        script.marks, {"seed": seed},
+        ((0.0, Budget(1000.0 / fps)),),
     )  # fmt: skip
 
 

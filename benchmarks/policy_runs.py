@@ -1,0 +1,81 @@
+"""All policies through one world, judged against its oracle: the unit of work of the tables and of the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.scores import Scores, score
+from benchmarks.simulator import RunLog, World, ladder_of, simulate, simulate_oracle, switch_cost_ms
+from benchmarks.thermal_board import Ambient, Board, ThermalWorld, best_capped_oracle
+from benchmarks.traces import TraceWorld, recorded_traces
+from benchmarks.traces_generated import KINDS, generate
+from edge_runtime.controller_settings import ControllerSettings
+from edge_runtime.policies import POLICIES, make_policy
+
+THERMAL = "thermal ramp"
+THERMAL_LENGTH_S = 240.0
+BLIND = tuple(name for name in POLICIES if name != "oracle")
+"""Policies that do not see the truth; best-static is told by a sweep which single point would have been best."""
+RECORDED = "recorded "
+
+
+@dataclass(frozen=True)
+class Job:
+    """One world and the policies to send through it; a plain value, so that it can go to another process."""
+
+    kind: str
+    """A kind of traces_generated.KINDS, THERMAL, or the name of a recorded trace."""
+    seed: int
+    policies: tuple[str, ...] = BLIND
+    settings: tuple[tuple[str, float], ...] = ()
+    """Changed constants of `ours`."""
+
+
+def run_job(job: Job) -> dict[str, Scores]:
+    """Policy -> scores."""
+    make = world_maker(job.kind, job.seed)
+    runs, oracle = run_policies(make, job.policies, job.seed, dict(job.settings))
+    return {run.policy: score(run, oracle) for run in runs}
+
+
+def world_maker(kind: str, seed: int) -> Callable[[], World]:
+    """A function that makes the same fresh world each time."""
+    if kind == THERMAL:
+        trace = generate("stationary", seed, length_s=THERMAL_LENGTH_S)
+        return lambda: ThermalWorld(trace, Board(), Ambient())
+    trace = generate(kind, seed) if kind in KINDS else next(t for t in recorded_traces() if t.name == kind)
+    return lambda: TraceWorld(trace)
+
+
+def run_policies(
+    make: Callable[[], World], policies: Sequence[str], seed: int, settings: dict[str, Any] | None = None
+) -> tuple[list[RunLog], RunLog]:
+    """Every policy through a fresh world of its own, with one query table; and the oracle."""
+    switch_ms = switch_cost_ms()
+    world = make()
+    ladder = ladder_of(world.points, seed)
+    runs = []
+    for name in policies:
+        if name == "best-static":
+            runs.append(best_static(make, seed, switch_ms))
+            continue
+        constants = ControllerSettings(**settings) if settings and name == "ours" else None
+        runs.append(simulate(make(), make_policy(name, ladder, constants), switch_ms))
+    if isinstance(world, ThermalWorld):
+        return runs, best_capped_oracle(make, switch_ms)
+    return runs, simulate_oracle(make(), switch_ms)
+
+
+def best_static(make: Callable[[], World], seed: int, switch_ms: float) -> RunLog:
+    """The single point with the highest in-time accuracy, known only in hindsight."""
+    points = make().points
+    ladder = ladder_of(points, seed)
+    runs = [simulate(make(), make_policy("best-static", ladder, point=p.name), switch_ms) for p in points]
+    return max(runs, key=lambda run: float(run.score.mean()))
+
+
+def all_kinds() -> tuple[str, ...]:
+    """Generated kinds, the thermal ramp, and the recordings at hand."""
+    return (*KINDS, THERMAL, *(t.name for t in recorded_traces()))

@@ -1,0 +1,154 @@
+"""All policies on all traces, and the table of docs/controller.md: python -m benchmarks.policy_table
+
+While tuning:  python -m benchmarks.policy_table --dry --kinds step,bursts --policies ours,alert --seeds 2 \\
+                   --set step_up_dwell_s=0.3
+
+Live figures stand beside the simulated ones where benchmarks/closed_loop.py has measured them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from benchmarks.parallel import run_all
+from benchmarks.policy_runs import BLIND, Job, all_kinds, run_job
+from benchmarks.record import RESULTS, save
+from benchmarks.scores import Scores, bootstrap_interval
+from benchmarks.traces import recorded_traces
+
+PAGE = RESULTS.parent.parent / "docs" / "controller.md"
+BEGIN, END = "<!-- policies:begin -->", "<!-- policies:end -->"
+NEAR = 0.001
+"""In-time accuracies closer than this are equal."""
+Table = dict[str, dict[str, dict[str, Any]]]
+"""kind -> policy -> means over the seeds."""
+
+
+def simulate_table(kinds: Sequence[str], policies: Sequence[str], seeds: int, processes: int, settings: Any) -> Table:
+    """Run everything; a recording has one seed, the generated traces as many as asked for."""
+    recorded = {t.name for t in recorded_traces()}
+    jobs = [
+        Job(kind, seed, tuple(policies), tuple(settings.items()))
+        for kind in kinds
+        for seed in range(1 if kind in recorded else seeds)
+    ]
+    found: dict[str, dict[str, list[Scores]]] = defaultdict(lambda: defaultdict(list))
+    for job, scores in run_all(run_job, jobs, processes, "simulated"):
+        for policy, values in scores.items():
+            found[job.kind][policy].append(values)
+    return {kind: {policy: summary(found[kind][policy]) for policy in policies} for kind in kinds}
+
+
+def summary(scores: Sequence[Scores]) -> dict[str, Any]:
+    """Means over seeds, with the 95 % interval of the regret."""
+
+    def mean(name: str) -> float | None:
+        values = [v for s in scores if (v := getattr(s, name)) is not None]
+        return round(statistics.fmean(values), 5) if values else None
+
+    names = (
+        "attainment", "in_time_accuracy", "oracle_accuracy", "regret", "switches_per_minute", "dropped",
+        "p99_latency_ms", "recovery_frames", "up_s",
+    )  # fmt: skip
+    worst = [s.recovery_frames_worst for s in scores if s.recovery_frames_worst is not None]
+    low, high = bootstrap_interval([s.regret for s in scores])
+    return {
+        "runs": len(scores),
+        "feasible": round(statistics.fmean(s.feasible / s.frames for s in scores), 5),
+        **{name: mean(name) for name in names},
+        "recovery_frames_worst": max(worst) if worst else None,
+        "regret_interval": [round(low, 5), round(high, 5)],
+    }
+
+
+def render(table: Table, live: Table) -> str:
+    """One block of rows a trace; live values behind a slash."""
+    lines = [
+        "| trace | policy | attainment % | in-time accuracy % | regret % | switches/min | recovery, frames | up, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, rows in table.items():
+        for policy, row in rows.items():
+            beside = live.get(kind, {}).get(policy)
+            cells = [
+                _cell(row, beside, "attainment", 100, 2), _cell(row, beside, "in_time_accuracy", 100, 2),
+                _cell(row, beside, "regret", 100, 2), _cell(row, beside, "switches_per_minute", 1, 0),
+                _cell(row, beside, "recovery_frames", 1, 0), _cell(row, beside, "up_s", 1, 1),
+            ]  # fmt: skip
+            lines.append(f"| {kind} | {policy} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *verdict(table)])
+
+
+def verdict(table: Table) -> list[str]:
+    """Where ours is not the best, in sentences."""
+    lines = []
+    for kind, rows in table.items():
+        if "ours" not in rows:
+            continue
+        best = max(rows, key=lambda policy: rows[policy]["in_time_accuracy"])
+        behind = rows[best]["in_time_accuracy"] - rows["ours"]["in_time_accuracy"]
+        if behind > NEAR:
+            lines.append(f"- {kind}: {best} is ahead of ours by {100 * behind:.2f} points of in-time accuracy.")
+    head = "Ours is best or equal in in-time accuracy on every trace" + (", except:" if lines else ".")
+    return [head, *([""] if lines else []), *lines]
+
+
+def _cell(row: dict[str, Any], beside: dict[str, Any] | None, name: str, scale: float, digits: int) -> str:
+    simulated = _number(row[name], scale, digits)
+    return simulated if beside is None else f"{simulated} / {_number(beside[name], scale, digits)}"
+
+
+def _number(value: float | None, scale: float, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value * scale:.{digits}f}" if math.isfinite(value) else "never"
+
+
+def live_table() -> Table:
+    """What closed_loop.py measured, if it has."""
+    path = RESULTS / "closed_loop.json"
+    return json.loads(path.read_text(encoding="utf-8"))["live"] if path.exists() else {}
+
+
+def write_page(text: str) -> None:
+    """Replace what stands between the markers of docs/controller.md."""
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+@click.command()
+@click.option("--kinds", default=None, help="Comma-separated; default: all.")
+@click.option("--policies", default=",".join(BLIND), show_default=True)
+@click.option("--seeds", default=5, show_default=True, help="Of each generated trace.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--set", "changes", multiple=True, help="A constant of ours, name=value; implies --dry.")
+@click.option("--dry", is_flag=True, help="Print only; leave the page and the result as they are.")
+def main(kinds: str | None, policies: str, seeds: int, processes: int, changes: tuple[str, ...], dry: bool) -> None:
+    """Simulate, print, and write benchmarks/results/policy_table.json and the table of docs/controller.md."""
+    settings = {name: float(value) for name, value in (change.split("=") for change in changes)}
+    chosen = kinds.split(",") if kinds else all_kinds()
+    unknown = sorted(set(chosen) - set(all_kinds()))
+    if unknown:
+        raise click.BadParameter(f"no trace is named {unknown[0]!r}; choose from: {', '.join(all_kinds())}")
+    table = simulate_table(chosen, policies.split(","), seeds, processes, settings)
+    text = render(table, live_table())
+    print(text)
+    if dry or changes:
+        return
+    from benchmarks.controller_plots import plot_table
+
+    plot_table(table)
+    write_page(text)
+    save("policy_table", {"seeds": seeds, "simulated": table, "live": live_table()})
+
+
+if __name__ == "__main__":
+    main()
