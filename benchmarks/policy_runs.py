@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.scores import Scores, score
-from benchmarks.simulator import RunLog, World, ladder_of, simulate, simulate_oracle, switch_cost_ms
+from benchmarks.simulator import RunLog, World, ladder_of, simulate, simulate_oracle, steady_choice, switch_cost_ms
 from benchmarks.thermal_board import Ambient, Board, ThermalWorld, best_capped_oracle
 from benchmarks.traces import TraceWorld, recorded_traces
 from benchmarks.traces_generated import KINDS, generate
@@ -16,6 +16,7 @@ from edge_runtime.policies import POLICIES, make_policy
 
 THERMAL = "thermal ramp"
 THERMAL_LENGTH_S = 240.0
+REFERENCES = ("best of each second", "oracle")
 BLIND = tuple(name for name in POLICIES if name != "oracle")
 """Policies that do not see the truth; best-static is told by a sweep which single point would have been best."""
 RECORDED = "recorded "
@@ -34,10 +35,10 @@ class Job:
 
 
 def run_job(job: Job) -> dict[str, Scores]:
-    """Policy -> scores."""
+    """Policy -> scores; the two references, the best point of each second and the oracle, come last."""
     make = world_maker(job.kind, job.seed)
     runs, oracle = run_policies(make, job.policies, job.seed, dict(job.settings))
-    return {run.policy: score(run, oracle) for run in runs}
+    return {run.policy: score(run, oracle) for run in (*runs, steady_choice(oracle), oracle)}
 
 
 def world_maker(kind: str, seed: int) -> Callable[[], World]:

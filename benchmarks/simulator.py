@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,8 +57,10 @@ class RunLog:
     """From capture to answer; NaN for a dropped frame."""
     score: Array
     """Expected accuracy of an answer in time and at or above the floor, else 0."""
+    possible: npt.NDArray[np.bool_]
+    """(frames, points): the point would have answered the frame within its budget, had the device been free."""
     best: Array
-    """Highest score that any point could have had, taken up at once; 0 when the frame was not feasible."""
+    """Highest score that any point could have had; 0 when the frame was not feasible."""
     switches: int
 
     @property
@@ -101,6 +103,30 @@ def simulate_oracle(world: World, switch_ms: float = 0.0, most_ms: float = math.
     return run.play(policy)
 
 
+def steady_choice(run: RunLog, window_s: float = 1.0) -> RunLog:
+    """What the best point of each moment would have scored: known is the state of the machine, not the single frame.
+
+    For each frame the point is taken that does best on the frames around it. The oracle beats it by foreseeing single
+    interruptions, which no controller can; what a policy loses beyond it, it loses by adapting badly.
+
+    Args:
+        run: any run through the world; its `possible` is used.
+        window_s: length of the moment, the frame in its middle.
+    """
+    accuracy = np.array([p.accuracy for p in run.points], np.float32)
+    worth = run.possible * accuracy
+    reach = max(1, round(window_s * run.fps / 2.0))
+    total = np.concatenate([np.zeros((1, len(accuracy))), np.cumsum(worth, axis=0)])
+    frames = np.arange(len(worth))
+    around = total[np.minimum(frames + reach + 1, len(worth))] - total[np.maximum(frames - reach, 0)]
+    chosen = np.argmax(around, axis=1)
+    switches = int((np.diff(chosen) != 0).sum())
+    return replace(
+        run, policy="best of each second", point=chosen.astype(np.int16), score=worth[frames, chosen],
+        latency_ms=np.full(len(worth), np.nan, np.float32), switches=switches,
+    )  # fmt: skip
+
+
 class _Run:
     """The state of one simulation."""
 
@@ -114,6 +140,7 @@ class _Run:
         self._latency_ms = np.full(world.frames, np.nan, np.float32)
         self._score = np.zeros(world.frames, np.float32)
         self._best = np.zeros(world.frames, np.float32)
+        self._possible = np.zeros((world.frames, len(world.points)), np.bool_)
         self._last: int | None = None
         self._overhead_ms = 0.0
         self._switches = 0
@@ -132,19 +159,19 @@ class _Run:
         while index < world.frames:
             newest = min(int(free_s * world.fps + ROUNDING_MS), world.frames - 1)
             for dropped in range(index, newest):
-                self._possible(dropped, world.frame(dropped, free_s))
+                self._note_possible(dropped, world.frame(dropped, free_s))
             index = max(index, newest)
             free_s = self._answer(policy, index, index * period_s, free_s)
             index += 1
         return RunLog(
             policy.name, world.name, world.fps, world.points, world.marks, self._point, self._latency_ms,
-            self._score, self._best, self._switches,
+            self._score, self._possible, self._best, self._switches,
         )  # fmt: skip
 
     def _answer(self, policy: Policy, index: int, captured_s: float, free_s: float) -> float:
         """One frame; returns when the device is free again."""
         truth = self._truth = self._world.frame(index, max(captured_s, free_s))
-        self._possible(index, truth)
+        self._note_possible(index, truth)
         start_s = free_s if free_s > captured_s else captured_s + truth.wake_ms / 1000.0
         age_ms = (start_s - captured_s) * 1000.0
         beside_ms = truth.beside_ms if policy is self.clairvoyant else self._overhead_ms
@@ -182,12 +209,15 @@ class _Run:
         accurate = [i for i in usable if points[i].accuracy >= truth.budget.min_accuracy]
         return min(accurate or usable, key=lambda i: points[i].quiet_ms)
 
-    def _possible(self, index: int, truth: FrameTruth) -> None:
-        """The best score of the frame for a device that was free when it was captured."""
+    def _note_possible(self, index: int, truth: FrameTruth) -> None:
+        """What each point would have done for a device that was free when the frame was captured."""
         fixed_ms = truth.wake_ms + truth.beside_ms
+        possible, best = self._possible[index], 0.0
         for point, run_ms in enumerate(truth.latency_ms):
-            if self._accuracy[point] > self._best[index] and self._counts(truth, point, fixed_ms + run_ms):
-                self._best[index] = self._accuracy[point]
+            if self._counts(truth, point, fixed_ms + run_ms):
+                possible[point] = True
+                best = max(best, self._accuracy[point])
+        self._best[index] = best
 
 
 def _must_save(truth: FrameTruth) -> bool:
