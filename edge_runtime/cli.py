@@ -19,6 +19,7 @@ except ImportError:  # the command belongs to an extra; say so instead of a trac
 
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle, default_bundle_path
+from edge_runtime.cli_profile import profile
 from edge_runtime.errors import EdgeRuntimeError
 
 
@@ -211,6 +212,9 @@ def devices(form: str) -> None:
     from edge_runtime.device_list import devices_as_json, render_devices
 
     click.echo(json.dumps(devices_as_json()) if form == "json" else render_devices())
+
+
+cli.add_command(profile)
 
 
 def main() -> None:

@@ -290,9 +290,10 @@ class Method:
     """Of the order of blocks."""
     rounds: int
     """Blocks of each point; an interrupted profile has fewer of some."""
-    block_runs_min: int
-    block_s: float
-    """A block lasts this long, or block_runs_min runs if that is longer."""
+    block_runs: int
+    """Runs of one block, after its warm-up."""
+    period_ms: float
+    """A run starts this long after the one before, as frames of a camera do; 0 is back to back."""
     thread_pool: str
     """"one for the process" or "one per point"."""
     other_data_bytes: int
