@@ -30,6 +30,7 @@ from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
 
 if TYPE_CHECKING:
     from edge_runtime.profile_schema import DeviceProfile
+    from edge_runtime.profiling.query_table import QueryTable
 
 OnSwitch = Callable[[Decision, Decision], None]
 
@@ -70,9 +71,11 @@ class Runtime:
         sensor_period_s: float = 1.0,
         telemetry: TelemetryFile | None = None,
         clock: Callable[[], float] = time.monotonic,
+        query_table: QueryTable | None = None,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
+        self._query_table = query_table
         self._backend, self._telemetry, self._clock = backend, telemetry, clock
         self._all_measured = False
         self._callbacks: list[OnSwitch] = []
@@ -97,7 +100,9 @@ class Runtime:
         adapt: bool = True,
         telemetry: str | Path | None = None,
         global_thread_pool: bool = False,
+        query_table: str | Path = "auto",
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        tell: Callable[[str], None] = lambda text: None,
     ) -> Runtime:
         """Open a bundle and start building its points in the background.
 
@@ -112,9 +117,12 @@ class Runtime:
             adapt: False stays at the most accurate point.
             telemetry: a JSON-lines file to write.
             global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
+            query_table: a result of `edge-runtime profile`; "auto" takes the newest that fits this bundle, device and
+                engine; "none" takes none.
             warn: receives single sentences about what went wrong while the run goes on.
+            tell: receives single sentences about what was chosen.
         Raises:
-            BundleError, BackendError, ProfileError, SinkError: with the reason.
+            BundleError, BackendError, ProfileError, SinkError, ResultError: with the reason.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
@@ -123,6 +131,7 @@ class Runtime:
         options = BackendOptions(
             threads or min(device.threads, usable_cores()), precision, global_thread_pool, device.arena, device.spinning
         )
+        table = _query_table(opened, options.threads, name, points, query_table, warn, tell)
         engine = open_backend(name, opened, options)
         if sensors is None:
             from edge_runtime.sensors import DeviceSensors
@@ -135,7 +144,7 @@ class Runtime:
                 undo.callback(recording.close)
             runtime = Runtime(
                 opened, engine, points, budget=budget or Budget(), sensors=sensors,
-                sensor_period_s=device.sensor_period_s, telemetry=recording,
+                sensor_period_s=device.sensor_period_s, telemetry=recording, query_table=table,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:
@@ -171,6 +180,11 @@ class Runtime:
     def latency_ms(self, point: str) -> float:
         """The query table: expected run time of a point on a quiet device, milliseconds."""
         return next(p.latency_ms for p in self._controller.ladder if p.name == point)
+
+    @property
+    def query_table_source(self) -> str:
+        """Where the query table comes from, in words."""
+        return "first runs on this device" if self._query_table is None else self._query_table.source
 
     @property
     def pinned(self) -> str | None:
@@ -253,8 +267,8 @@ class Runtime:
         self.close()
 
     def _ladder(self) -> tuple[LadderPoint, ...]:
-        """The query table: measured where the point is resident, else scaled from the bundle's figures."""
-        measured = self._resident.measured_ms
+        """The query table: the profile's, else measured where the point is resident, else scaled from the bundle's."""
+        measured = self._resident.measured_ms if self._query_table is None else self._query_table.latency_ms
         ratios = [measured[p.name] / _guess_ms(p) for p in self.points if p.name in measured]
         ratio = sorted(ratios)[len(ratios) // 2]
         return tuple(
@@ -277,6 +291,24 @@ class Runtime:
 
 def _guess_ms(point: OperatingPoint) -> float:
     return point.latency_ms or point.madds * 1e-7
+
+
+def _query_table(
+    bundle: Bundle,
+    threads: int,
+    backend: str,
+    points: tuple[OperatingPoint, ...],
+    choice: str | Path,
+    warn: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> QueryTable | None:
+    """The table of a profile result that fits, if there is one; says what was found."""
+    from edge_runtime.profiling.query_table import find_query_table
+
+    found = find_query_table(bundle, backend, threads, [point.name for point in points], choice)
+    if found.sentence:
+        (warn if found.table is None else tell)(found.sentence)
+    return found.table
 
 
 def _device_profile(name: str | Path | None) -> DeviceProfile:
