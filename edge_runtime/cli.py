@@ -42,6 +42,7 @@ def cli() -> None:
 @click.option("--no-adapt", is_flag=True, help="Stay at the most accurate point.")
 @click.option("--max-frames", type=click.IntRange(1), default=None)
 @click.option("--telemetry", type=click.Path(path_type=Path), default=None, help="Write one JSON line a frame.")
+@click.option("--query-table", default="auto", show_default=True, metavar="FILE|none", help="A profile result.")
 def run(
     source: str,
     bundle: Path | None,
@@ -56,6 +57,7 @@ def run(
     no_adapt: bool,
     max_frames: int | None,
     telemetry: Path | None,
+    query_table: str,
 ) -> None:
     """Answer the frames of a source; one JSON line each on standard output."""
     from edge_runtime.runtime import Runtime
@@ -69,6 +71,7 @@ def run(
         Runtime.load(
             bundle or default_bundle_path(), profile=profile, backend=backend, precision=precision, threads=threads,
             budget=budget, adapt=not no_adapt, telemetry=telemetry, global_thread_pool=True,
+            query_table=query_table, tell=lambda sentence: click.echo(sentence, err=True),
         ) as runtime,
         open_source(source) as frames,
     ):  # fmt: skip

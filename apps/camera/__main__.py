@@ -34,6 +34,7 @@ SOURCE_HELP = (
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
 @click.option("--backend", help="onnxruntime, executorch or null.  [default: the bundle's first]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: the cores, at most 4]")
+@click.option("--query-table", default="auto", metavar="FILE|none", help="A result of edge-runtime profile.")
 @click.option("--max-frames", type=click.IntRange(1), help="End after so many frames.")
 @click.option("--loop", is_flag=True, help="Start files again at their end.")
 @click.option(
@@ -82,7 +83,9 @@ def _run(options: dict[str, Any]) -> int:
             adapt=options["adapt"],
             telemetry=options["telemetry"],
             global_thread_pool=True,
+            query_table=options["query_table"],
             warn=tell,
+            tell=tell,
         )
 
     outcome = run_camera(wanted, load_runtime, tell)
