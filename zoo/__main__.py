@@ -10,6 +10,7 @@ import click
 import torch
 
 from zoo.checkpoint import CheckpointError, load_checkpoint
+from zoo.gfnet_command import focus_command
 from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
@@ -101,6 +102,9 @@ def confidence_command(checkpoint: Path, data: str, negatives: str | None, unsur
             f"unsure below {row['unsure_below']:.3f}  ece {row['ece']:.4f}  unsure of known {row['unsure_known']:.3f}"
             + rejected
         )
+
+
+main.add_command(focus_command)
 
 
 class _Progress:

@@ -10,7 +10,7 @@ import pytest
 import zoo
 from zoo.recipe import Recipe, RecipeError
 
-SHIPPED = sorted((Path(zoo.__file__).parent / "recipes").glob("*.toml"))
+SHIPPED = sorted((Path(zoo.__file__).parent / "recipes").glob("[!g]*.toml"))  # gfnet-*: test_gfnet_train.py
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

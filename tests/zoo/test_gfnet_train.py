@@ -1,0 +1,185 @@
+"""Whole training runs of Glance and Focus on a few small pictures: every stage, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.checkpoint import CheckpointError, load_checkpoint
+from zoo.gfnet_parts import ENTRY
+from zoo.gfnet_recipe import GlanceRecipe
+from zoo.gfnet_train import build_gfnet, train_gfnet
+from zoo.pictures import PictureSource
+from zoo.recipe import RecipeError
+from zoo.train import TrainError
+
+RECIPE = GlanceRecipe(
+    design={
+        "backbone": "mobilenet_v1", "backbone_options": {"width_mult": 0.125, "small_input": True}, "patch": 12,
+        "steps": 3, "picture": 24, "classifier": "recurrent", "classifier_hidden": 8, "policy_hidden": 8,
+    },
+    stage1_epochs=1, stage2_epochs=1, stage3_epochs=1, batch_size=18, learning_rate=0.05, fine_tune_share=1.0,
+    policy_learning_rate=0.01, calib_pictures=3, select_pictures=6, norm_pictures=12,
+)  # fmt: skip
+# 39 training pictures: two steps in each stage
+
+
+@pytest.fixture(scope="module")
+def source(shapes_folder: Path) -> PictureSource:
+    return PictureSource(shapes_folder)
+
+
+def changed(**values: Any) -> GlanceRecipe:
+    return dataclasses.replace(RECIPE, **values)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return {k: v for k, v in load_checkpoint(path).model.items() if isinstance(v, Tensor)}
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The parts whose weights differ."""
+    return {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.fixture(scope="module")
+def whole_runs(source: PictureSource, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """For each method, the checkpoints after stage 1, 2, 3 and the result."""
+    torch.set_num_threads(1)
+    runs = {}
+    for method in ("ppo", "differentiable"):
+        out = tmp_path_factory.mktemp(method)
+        kept = []
+        for stage in (1, 2, 3):
+            train_gfnet(changed(policy=method), source, out, stop_after_epochs=1)
+            kept.append(Path(shutil.copy(out / "last.pt", out / f"stage{stage}.pt")))
+        runs[method] = [*kept, train_gfnet(changed(policy=method), source, out)]
+    return runs
+
+
+@pytest.mark.parametrize("method", ["ppo", "differentiable"])
+def test_each_stage_trains_the_parts_that_it_should(whole_runs: dict[str, list[Path]], method: str) -> None:
+    first, second, third = (weights(path) for path in whole_runs[method][:3])
+    assert moved(first, second) == ({"policy"} if method == "ppo" else {"glance", "focus", "classifier", "policy"})
+    assert moved(second, third) == {"glance", "focus", "classifier"}
+
+
+@pytest.mark.parametrize("method", ["ppo", "differentiable"])
+def test_a_run_leaves_a_calibrated_model_its_answers_and_a_log(whole_runs: dict[str, list[Path]], method: str) -> None:
+    path = whole_runs[method][-1]
+    result = load_checkpoint(path)
+    assert {(row["patches"], row["step"]) for row in result.accuracy} == {
+        (kind, step) for kind in ("policy", "centre", "random", "saliency") for step in (1, 2, 3)
+    }
+    assert {row["madds"] for row in result.accuracy if row["step"] == 1} != {0}
+    model, recipe = build_gfnet(result)
+    assert recipe == changed(policy=method)
+    statistics = [encoder.norms.entries[ENTRY] for encoder in model.encoders]
+    name = next(iter(statistics[0]))
+    assert not torch.allclose(statistics[0][name][0], statistics[1][name][0])
+    with np.load(path.parent / "looks.npz") as answers:
+        assert answers["test/logits"].shape == (3, 12, 3)
+        right = (answers["test/logits"][1].argmax(1) == answers["test/labels"]).mean()
+    row = next(r for r in result.accuracy if r["patches"] == "policy" and r["step"] == 2)
+    assert row["test_accuracy"] == pytest.approx(right)
+    lines = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["epoch"] * 3 + ["result"]
+    assert [line["stage"] for line in lines[:3]] == [1, 2, 3]
+
+
+class KilledError(Exception):
+    """The process is killed here."""
+
+
+@pytest.mark.parametrize(("method", "killed_at"), [("ppo", 3), ("differentiable", 4), ("differentiable", 1)])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path, method: str, killed_at: int
+) -> None:
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["done"] == killed_at:
+            raise KilledError
+
+    recipe = changed(policy=method)
+    with pytest.raises(KilledError):
+        train_gfnet(recipe, source, tmp_path, checkpoint_every_s=-1.0, progress=kill)
+    torch.manual_seed(99)  # a new process starts anywhere
+    found = train_gfnet(recipe, source, tmp_path)
+    torch.testing.assert_close(weights(found), weights(whole_runs[method][-1]), rtol=0, atol=0)
+
+
+def test_it_learns(source: PictureSource, tmp_path: Path) -> None:
+    recipe = changed(stage1_epochs=8, stage2_epochs=1, learning_rate=0.1, batch_size=12, fine_tune_share=0.1)
+    rows = load_checkpoint(train_gfnet(recipe, source, tmp_path)).accuracy
+    last = next(r for r in rows if r["patches"] == "policy" and r["step"] == 3)
+    assert last["test_accuracy"] > 0.6  # three classes: 0.33 by chance
+
+
+def test_scenes_and_one_network_for_both_encoders(source: PictureSource, tmp_path: Path) -> None:
+    design = {**RECIPE.design, "shared": True, "widths": [0.5, 1.0], "picture": 32, "backbone_options": {
+        "width_mult": 0.25, "small_input": True}}  # fmt: skip
+    recipe = changed(design=design, data="scenes", object_sides=(12, 16), policy="none")
+    path = train_gfnet(recipe, source, tmp_path)
+    model, _ = build_gfnet(load_checkpoint(path))
+    assert model.glance.net is model.focus.net
+    assert load_checkpoint(path).accuracy[0]["patches"] == "random"  # the control: no policy was learned
+
+
+def test_an_untrained_glance_keeps_its_weights(source: PictureSource, tmp_path: Path) -> None:
+    recipe = changed(train_glance=False)
+    first = train_gfnet(recipe, source, tmp_path, stop_after_epochs=1)
+    torch.manual_seed(recipe.seed)
+    from zoo.gfnet import GFNet
+
+    start = {k: v for k, v in GFNet(recipe.build_design(), 3).state_dict().items() if isinstance(v, Tensor)}
+    assert moved(start, weights(first)) == {"focus", "classifier"}
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
+) -> None:
+    shutil.copy(whole_runs["ppo"][0], tmp_path / "last.pt")
+    with pytest.raises(RecipeError, match=r"last\.pt: belongs to a run with another recipe"):
+        train_gfnet(changed(policy="differentiable"), source, tmp_path)
+
+
+def test_a_checkpoint_of_another_kind_is_refused(whole_runs: dict[str, list[Path]]) -> None:
+    other = load_checkpoint(whole_runs["ppo"][-1])
+    other.recipe = {"model": "mobilenet_v1"}
+    with pytest.raises(CheckpointError, match="holds no Glance and Focus network"):
+        build_gfnet(other)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(source: PictureSource, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"loss is (nan|inf) in epoch \d+, step \d+; lower learning_rate"):
+        train_gfnet(changed(learning_rate=1e30, classifier_learning_rate=1e30), source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"policy": "magic"}, "policy is 'magic', expected one of ppo"),
+        ({"design": {"backbone": "toaster", "patch": 8, "steps": 2}}, "design.backbone is 'toaster'"),
+        ({"design": {"backbone": "resnet50", "patch": 8, "steps": 2, "petals": 1}}, "unknown key 'petals'"),
+        ({"design": {"backbone": "resnet50", "patch": 8, "steps": 1}}, "steps is 1"),
+        ({"variant": "big"}, "variant is 'big'"),
+        ({"variant": "resnet50_96", "ppo_clip": 2.0}, "ppo_clip is 2.0"),
+        ({"variant": "resnet50_96", "data": "scenes", "object_sides": [300, 400]}, "object_sides"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_refused_by_key(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        GlanceRecipe.from_dict(values)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "zoo" / "recipes").glob("gfnet-*.toml")), ids=str)
+def test_the_shipped_recipes_can_be_read(path: Path) -> None:
+    assert GlanceRecipe.from_file(path).build_design().steps >= 2
