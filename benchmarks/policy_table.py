@@ -17,8 +17,9 @@ from typing import Any
 
 import click
 
+from benchmarks.controller_plots import SHOWN_BESIDE, plot_step, plot_table
 from benchmarks.parallel import run_all
-from benchmarks.policy_runs import BLIND, REFERENCES, Job, all_kinds, run_job
+from benchmarks.policy_runs import BLIND, REFERENCES, Job, all_kinds, run_job, run_policies, world_maker
 from benchmarks.record import RESULTS, save
 from benchmarks.scores import Scores, bootstrap_interval
 from benchmarks.traces import recorded_traces
@@ -124,6 +125,12 @@ def write_page(text: str) -> None:
     PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
+def draw_step() -> None:
+    """A picture of one generated step, for ours and for those that are shown beside it."""
+    runs, oracle = run_policies(world_maker("step", 0), ("ours", *SHOWN_BESIDE), 0)
+    plot_step([(run, oracle) for run in runs], "controller-step")
+
+
 @click.command()
 @click.option("--kinds", default=None, help="Comma-separated; default: all.")
 @click.option("--policies", default=",".join(BLIND), show_default=True)
@@ -143,9 +150,8 @@ def main(kinds: str | None, policies: str, seeds: int, processes: int, changes: 
     print(text)
     if dry or changes:
         return
-    from benchmarks.controller_plots import plot_table
-
     plot_table(table)
+    draw_step()
     write_page(text)
     save("policy_table", {"seeds": seeds, "simulated": table, "live": live_table()})
 

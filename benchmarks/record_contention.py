@@ -86,6 +86,38 @@ def _about(trace: Trace, levels: list[tuple[float, float]], bundle: Bundle, seed
     return replace(trace, marks=marks(levels), facts=facts)
 
 
+def record_all(
+    bundle: Bundle, meter: Meter, points: tuple[OperatingPoint, ...], loads: list[str], rates: list[float],
+    length_s: float, repeat: int, *, seed: int = 0, write: bool = True, folder: Path = FOLDER,
+) -> tuple[tuple[OperatingPoint, ...], dict[str, Trace]]:  # fmt: skip
+    """Record every load at every rate.
+
+    Args:
+        points: all points of the bundle.
+        write: save the traces and the noise model.
+    Returns:
+        the points that no other one beats when the machine is quiet, and the traces by name.
+    """
+    quiet_ms = measure_quiet(meter, points)
+    points = pareto_points(points, quiet_ms)
+    known = trace_points(points, quiet_ms)
+    print("\n".join(f"{p.name}: accuracy {p.accuracy:.3f}, {p.quiet_ms:.2f} ms" for p in known))
+    blocks, traces = [], {}
+    for name in loads:
+        for fps in rates:
+            trace, rows, phase_of = record(LOADS[name], fps, length_s, bundle, meter, points, known, seed)
+            traces[trace.name] = trace
+            blocks.append((name, rows, phase_of))
+            print(f"{trace.name}: {len(rows)} of {trace.frames} frames, deadline {trace.budgets[0][1].deadline_ms} ms")
+            if write:
+                save_trace(folder / f"{name}-{fps:g}.npz", trace)
+    if write:
+        save("contention_noise", {
+            "bundle": bundle.manifest.name, "repeat": repeat, "seconds": length_s, "noise": fit_noise(blocks, known),
+        })  # fmt: skip
+    return points, traces
+
+
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Default: the shipped one.")
 @click.option("--repeat", default=20, show_default=True, help="Runs of each network per frame; see frame_loop.py.")
@@ -98,21 +130,8 @@ def main(bundle: Path | None, repeat: int, seconds: float, rates: str, loads: st
     """Record all loads at all rates."""
     opened = Bundle.load(bundle or default_bundle_path())
     meter, points = open_meter(opened, repeat)
-    quiet_ms = measure_quiet(meter, points)
-    points = pareto_points(points, quiet_ms)
-    known = trace_points(points, quiet_ms)
-    print("\n".join(f"{p.name}: accuracy {p.accuracy:.3f}, {p.quiet_ms:.2f} ms" for p in known))
-    blocks = []
-    for name in loads.split(","):
-        for fps in (float(rate) for rate in rates.split(",")):
-            trace, rows, phase_of = record(LOADS[name], fps, seconds, opened, meter, points, known, seed)
-            path = out / f"{name}-{fps:g}.npz"
-            save_trace(path, trace)
-            blocks.append((name, rows, phase_of))
-            print(f"{path.name}: {len(rows)} of {trace.frames} frames, {path.stat().st_size / 1e3:.0f} kB")
-    save("contention_noise", {
-        "bundle": opened.manifest.name, "repeat": repeat, "seconds": seconds, "noise": fit_noise(blocks, known),
-    })  # fmt: skip
+    speeds = [float(rate) for rate in rates.split(",")]
+    record_all(opened, meter, points, loads.split(","), speeds, seconds, repeat, seed=seed, folder=out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""One block of the live benchmark: a policy in a real Runtime beside real contention, and what the block was worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.contention import LOADS, Contention
+from benchmarks.counterfactual import rebuild
+from benchmarks.frame_loop import CameraClock, FrameRow, Meter, drive
+from benchmarks.record_contention import LEAD_IN_S, marks, phases
+from benchmarks.scores import Scores, score
+from benchmarks.simulator import RunLog, simulate_oracle
+from benchmarks.traces import Trace, TraceWorld
+from edge_runtime import Budget, Bundle, Runtime
+from edge_runtime.manifest import OperatingPoint
+from edge_runtime.policies import LadderPoint, make_policy
+from edge_runtime.sensors import DeviceSensors
+
+
+@dataclass(frozen=True)
+class Block:
+    """What to run."""
+
+    policy: str
+    load: str
+    fps: float
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """The recording that this block repeats."""
+        return recording_name(self.load, self.fps)
+
+
+@dataclass(frozen=True)
+class LiveSetup:
+    """What all blocks share."""
+
+    bundle: Bundle
+    meter: Meter
+    points: tuple[OperatingPoint, ...]
+    recordings: dict[str, Trace]
+    """kind -> the same load recorded with all points in turn; gives deadline and quiet latencies."""
+    length_s: float
+
+
+def recording_name(load: str, fps: float) -> str:
+    """How a recorded trace is called."""
+    return f"recorded {load} {fps:g} fps"
+
+
+def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, RunLog, RunLog]:
+    """Run a policy live; its scores, what it did, and what the oracle of the same block would have done.
+
+    Args:
+        best_point: for best-static, from a sweep over the recording.
+    """
+    recording = setup.recordings[block.kind]
+    deadline_ms = recording.budgets[0][1].deadline_ms
+    frame_count = int(setup.length_s * block.fps)
+    options = {"point": best_point} if block.policy == "best-static" else {}
+    ladder = [LadderPoint(p.name, p.accuracy, p.quiet_ms) for p in recording.points]
+    policy = make_policy(block.policy, ladder, **options)
+    with (
+        Runtime(
+            setup.bundle, setup.meter, setup.points, budget=Budget(deadline_ms),
+            sensors=DeviceSensors(count_children=False), policy=policy,
+        ) as runtime,
+        Contention(LOADS[block.load], setup.length_s, block.seed) as contention,
+    ):  # fmt: skip
+        runtime.wait_ready()
+        camera = CameraClock(block.fps, frame_count, time.monotonic() + LEAD_IN_S)
+        contention.begin(camera.started_s)
+        rows = drive(runtime, setup.meter, camera)
+        levels = contention.levels
+    trace = rebuild(
+        block.kind, block.fps, frame_count, recording.points, rows, slept_through=camera.slept_through,
+        phase_of=phases(levels, frame_count, block.fps), seed=block.seed, learn_effects=False,
+    ).with_deadline(deadline_ms)  # fmt: skip
+    run = _as_run(block, trace, rows, marks(levels))
+    oracle = simulate_oracle(TraceWorld(trace))
+    return score(run, oracle), run, oracle
+
+
+def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple[tuple[float, str], ...]) -> RunLog:
+    """What happened, in the form of a simulated run."""
+    position = {p.name: i for i, p in enumerate(trace.points)}
+    accuracy = np.array([p.accuracy for p in trace.points], np.float32)
+    point = np.full(trace.frames, -1, np.int16)
+    latency_ms = np.full(trace.frames, np.nan, np.float32)
+    on_time = np.zeros(trace.frames, np.bool_)
+    for row in rows:
+        point[row.index], latency_ms[row.index] = position[row.point], row.latency_ms
+        on_time[row.index] = row.on_time
+    fixed_ms = trace.wake_ms + trace.beside_ms
+    possible = fixed_ms[:, None] + trace.latency_ms <= trace.budgets[0][1].deadline_ms
+    answered = np.flatnonzero(on_time)
+    possible[answered, point[answered]] = True  # it was measured
+    return RunLog(
+        block.policy, block.kind, block.fps, trace.points, moments, point, latency_ms,
+        np.where(on_time, accuracy[point], 0.0).astype(np.float32), possible,
+        (possible * accuracy).max(axis=1), sum(row.switched for row in rows),
+    )  # fmt: skip
