@@ -46,6 +46,9 @@ class Recipe:
     weight_decay: float = 1e-4
     """Not on norms, biases and depthwise convolutions."""
     warmup_steps: int = 0
+    clip_gradient_norm: float = 0.0
+    """Largest Euclidean norm of all gradients of a step together; 0 for none. Narrow subnets of a network that was
+    trained at full width alone start with gradients that would destroy what the full width knows."""
     label_smoothing: float = 0.0
     ema_teacher: float = 0.0
     """Decay per step of an averaged network whose softmax the subnets learn; 0 uses the current full net."""
@@ -160,6 +163,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "momentum": (0, 1),
     "weight_decay": (0, math.inf),
     "warmup_steps": (0, math.inf),
+    "clip_gradient_norm": (0, math.inf),
     "label_smoothing": (0, 1),
     "ema_teacher": (0, 1),
     "head_passes": (0, math.inf),

@@ -293,6 +293,9 @@ class _Run:
         figures = torch.stack([loss.float(), (logits.argmax(1) == labels).float().mean()])
         if self.processes.count > 1:
             figures = average_gradients(self.model, figures, self.processes.count)
+        if recipe.clip_gradient_norm > 0.0:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.teacher is not None and recipe.ema_teacher > 0:

@@ -101,6 +101,18 @@ def test_the_two_paddings_share_their_weights_but_not_their_outputs() -> None:
         assert not torch.allclose(symmetric(x), same(x), rtol=1e-3)
 
 
+@pytest.mark.parametrize("variant", ["b0", "lite0"])
+def test_even_padding_equals_tensorflows_at_multiples_of_32_pixels_and_only_there(variant: str) -> None:
+    same, even = (drawn(variant, width_mult=0.25, padding=p) for p in ("same", "even"))
+    even.load_state_dict(same.state_dict())
+    with torch.no_grad():
+        for size_hw in ((64, 64), (96, 64)):
+            x = torch.randn(1, 3, *size_hw)
+            torch.testing.assert_close(even(x), same(x), rtol=0, atol=0)
+        x = torch.randn(1, 3, 65, 65)
+        assert not torch.allclose(even(x), same(x), rtol=1e-3)
+
+
 @pytest.mark.parametrize(("option", "value"), [("variant", "b9"), ("padding", "valid")])
 def test_an_unknown_choice_is_named(option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is '{value}', expected one of"):
@@ -116,7 +128,7 @@ def first_half(padding: str) -> nn.Module:
 OPEN_SIDES = {2: torch.export.Dim("height", min=33, max=512), 3: torch.export.Dim("width", min=33, max=512)}
 
 
-@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("padding", ["symmetric", "even", "same"])
 def test_torch_export_keeps_height_and_width_open(padding: str) -> None:
     plain = first_half(padding)
     exported = torch.export.export(plain, (torch.zeros(1, 3, 64, 96),), dynamic_shapes=(OPEN_SIDES,)).module()

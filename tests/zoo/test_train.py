@@ -93,6 +93,16 @@ def test_a_run_learns_and_leaves_a_calibrated_model_and_a_log(source: PictureSou
         assert 0.0 <= lines[epoch]["train_accuracy"] <= 1.0
 
 
+def test_clipped_gradients_move_the_weights_by_the_rate_times_the_limit(source: PictureSource, tmp_path: Path) -> None:
+    recipe = changed(epochs=1, batch_size=39, momentum=0.0, weight_decay=0.0, learning_rate=0.1, clip_gradient_norm=0.5)
+    start = create(recipe.model, num_classes=3, **recipe.model_options)
+    before = {k: v.detach().clone() for k, v in start.named_parameters()}
+    path = train(recipe, source, tmp_path / "run", initial_weights=start.state_dict())
+    after = weights(path)
+    moved = math.sqrt(sum(float((after[k] - v).square().sum()) for k, v in before.items()))
+    assert moved == pytest.approx(0.1 * 0.5, rel=1e-4)
+
+
 class KilledError(Exception):
     """The process is killed here."""
 
