@@ -71,7 +71,7 @@ class Bundle:
     def spec(self) -> TensorSpec:
         """What preprocessing needs."""
         facts = self.manifest.preprocessing
-        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share)
+        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
 
     def program(self, point: OperatingPoint) -> Program:
         """The program of a point."""

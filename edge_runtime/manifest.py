@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from edge_runtime.bundle_files import FileFact
-from edge_runtime.preprocess import FITS
+from edge_runtime.preprocess import FITS, RESIZES
 
 SCHEMA_VERSION = 1
 TASKS = ("classification",)
@@ -29,11 +29,11 @@ class Preprocessing:
     fit: str = "crop"
     crop_share: float = 1.0
     resize: str = "area"
-    """"area": area averaging when shrinking, bilinear otherwise."""
+    """One of RESIZES."""
 
     def __post_init__(self) -> None:
         _require(self.fit in FITS, f"fit is {self.fit!r}, expected one of {', '.join(FITS)}")
-        _require(self.resize == "area", f"resize is {self.resize!r}, expected 'area'")
+        _require(self.resize in RESIZES, f"resize is {self.resize!r}, expected one of {', '.join(RESIZES)}")
         _require(all(1e-3 <= s <= 1e6 for s in self.std), f"std is {self.std}, expected 0.001 to 1000000")
         _require(all(abs(m) <= 1e6 for m in self.mean), f"mean is {self.mean}, expected at most 1000000")
         _require(0.0 < self.crop_share <= 1.0, f"crop_share is {self.crop_share}, expected 0 < share <= 1")

@@ -12,6 +12,9 @@ from edge_runtime.errors import FrameError
 
 FITS = ("crop", "squash")
 """crop: the largest centred rectangle of the input's shape; squash: the whole picture, stretched."""
+RESIZES = ("area", "cubic")
+"""area: area averaging when shrinking, bilinear otherwise; cubic: bicubic, after area averaging to twice the size where
+the picture is larger than that."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class TensorSpec:
     fit: str = "crop"
     crop_share: float = 1.0
     """With fit "crop": the share of the largest centred rectangle's sides that is kept."""
+    resize: str = "area"
+    """One of RESIZES."""
 
     @functools.cached_property
     def constants(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -45,12 +50,13 @@ def crop_box(height: int, width: int, size_hw: tuple[int, int], share: float = 1
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
-def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Area averaging when shrinking, bilinear otherwise; training calibrates with the same function.
+def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int], how: str = "area") -> npt.NDArray[np.uint8]:
+    """Change a picture's size; training calibrates with the same function and "area".
 
     Args:
         picture: (H, W, 3) uint8 RGB; not changed.
         size_hw: rows and columns of the result.
+        how: one of RESIZES.
     Returns:
         (rows, columns, 3) uint8; the picture itself when it has that size already.
     """
@@ -59,8 +65,13 @@ def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.
     height, width = picture.shape[:2]
     if (height, width) == size_hw:
         return picture
-    shrinks = size_hw[0] <= height and size_hw[1] <= width
-    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if how == "cubic":
+        kernel = cv2.INTER_CUBIC
+        if height > 2 * size_hw[0] and width > 2 * size_hw[1]:  # bicubic alone would skip pixels
+            picture = cv2.resize(picture, (2 * size_hw[1], 2 * size_hw[0]), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    else:
+        shrinks = size_hw[0] <= height and size_hw[1] <= width
+        kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (size_hw[1], size_hw[0]), interpolation=kernel)  # type: ignore[return-value]
 
 
@@ -88,7 +99,7 @@ def preprocess(
     if spec.fit == "crop":
         top, left, rows, columns = crop_box(height, width, size_hw, spec.crop_share)
         pixels = pixels[top : top + rows, left : left + columns]
-    small = resize_rgb(pixels, size_hw)
+    small = resize_rgb(pixels, size_hw, spec.resize)
     if out is None:
         out = np.empty((1, 3, *size_hw), np.float32)
     scale, offset = spec.constants

@@ -77,6 +77,18 @@ def test_shrinking_averages_areas_and_growing_interpolates() -> None:
     assert resize_rgb(checks, (8, 8)) is checks
 
 
+def test_cubic_is_sharper_than_area_and_still_averages_when_much_is_left_out() -> None:
+    edge = np.zeros((32, 32, 3), np.uint8)
+    edge[:, 16:] = 200
+    sharp, soft = (resize_rgb(edge, (24, 24), how)[0, :, 0].astype(int) for how in ("cubic", "area"))
+    assert np.abs(np.diff(sharp)).max() > np.abs(np.diff(soft)).max()
+    checks = np.zeros((64, 64, 3), np.uint8)
+    checks[::2, ::2] = checks[1::2, 1::2] = 200
+    assert np.all(resize_rgb(checks, (8, 8), "cubic") == 100)
+    cubic = preprocess(edge, TensorSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resize="cubic"), (24, 24))
+    np.testing.assert_array_equal(cubic[0, 0, 0], resize_rgb(edge, (24, 24), "cubic")[0, :, 0])
+
+
 @pytest.mark.parametrize("view", ["flipped", "channels reversed", "strided", "transposed"])
 def test_views_give_what_their_copies_give(view: str) -> None:
     pixels = picture(40, 60)
