@@ -19,6 +19,7 @@ except ImportError:  # the command belongs to an extra; say so instead of a trac
 
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle, default_bundle_path
+from edge_runtime.cli_compare import compare
 from edge_runtime.cli_profile import profile
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -218,6 +219,7 @@ def devices(form: str) -> None:
 
 
 cli.add_command(profile)
+cli.add_command(compare)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ def render_result(result: ProfileResult) -> str:
     lines = [
         f"{bundle.name} on {environment.cpu_model or environment.architecture}, {environment.cores} cores, "
         f"{environment.system}, {engines}, profile {environment.device_profile}",
-        *_aligned([HEAD, *(_row(point) for point in result.points)]),
+        *aligned_rows([HEAD, *(_row(point) for point in result.points)]),
     ]
     for curve in result.sustained:
         first, last = curve.samples[0], curve.samples[-1]
@@ -47,7 +47,8 @@ def _row(point: PointProfile) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned_rows(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their widest cell; the first and the last one to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
