@@ -21,6 +21,7 @@ from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle, default_bundle_path
 from edge_runtime.cli_compare import compare
 from edge_runtime.cli_profile import profile
+from edge_runtime.cli_report import report
 from edge_runtime.errors import EdgeRuntimeError
 
 
@@ -219,6 +220,7 @@ def devices(form: str) -> None:
 
 
 cli.add_command(profile)
+cli.add_command(report)
 cli.add_command(compare)
 
 

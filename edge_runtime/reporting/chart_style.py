@@ -34,6 +34,7 @@ CONFIG: dict[str, Any] = {
     "legend": {
         "labelColor": INK, "titleColor": SOFT_INK, "labelFontSize": FONT_PX, "titleFontSize": FONT_PX,
         "titleFontWeight": "normal", "orient": "top", "labelLimit": 320, "symbolSize": 90, "offset": 6,
+        "columnPadding": 26,
     },
     "header": {"labelColor": INK, "titleColor": SOFT_INK, "labelFontSize": FONT_PX, "titleFontSize": FONT_PX},
     "title": {"color": INK, "fontSize": FONT_PX + 1, "fontWeight": 600, "anchor": "start"},

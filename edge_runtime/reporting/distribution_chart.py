@@ -25,7 +25,7 @@ def distributions(samples: Sequence[tuple[str, Numbers]], title: str, width_px: 
     ranks = [row for row in ranks if domain[0] <= float(str(row["ms"])) <= domain[1]]
     x = {"field": "ms", "type": "quantitative", "title": title,
          "scale": {"type": "log", "domain": domain, "nice": False}, "axis": {"tickCount": 6}}  # fmt: skip
-    label_px = 96 if is_narrow(width_px) else 128
+    label_px = min(96 if is_narrow(width_px) else 200, 8 + 7 * max(len(label) for label, _ in samples))
     hill = {
         "transform": [{"filter": "isValid(datum.height)"}],
         "mark": {"type": "area", "color": ACCENT_SOFT, "line": {"color": ACCENT, "strokeWidth": 1.2}, "aria": False},
@@ -43,13 +43,13 @@ def distributions(samples: Sequence[tuple[str, Numbers]], title: str, width_px: 
                       "scale": {"domain": ["p50", "p99"], "range": [INK, BAD]}},
         },
     }  # fmt: skip
-    header = {"title": None, "labelAngle": 0, "labelAlign": "left", "labelLimit": label_px, "labelPadding": 6}
+    header = {"title": None, "labelAngle": 0, "labelAlign": "left", "labelLimit": label_px, "labelPadding": 12}
     return {
         "data": {"values": [*rows, *ranks]},
         "facet": {
             "row": {"field": "row", "type": "nominal", "sort": [label for label, _ in samples], "header": header}
         },
-        "spec": {"width": width_px - label_px - 30, "height": 26, "layer": [hill, ticks]},
+        "spec": {"width": width_px - label_px - 26, "height": 26, "layer": [hill, ticks]},
         "spacing": 3,
     }
 

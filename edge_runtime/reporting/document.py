@@ -32,6 +32,7 @@ def percent(share: float) -> str:
 
 FORMS: dict[str, Callable[[Any], str]] = {
     "text": str,
+    "name": str,
     "count": lambda value: f"{value:,.0f}",
     "number": significant,
     "share": percent,
@@ -62,7 +63,7 @@ class Column:
     @property
     def numeric(self) -> bool:
         """Whether cells line up at the right."""
-        return self.form not in ("text", "flag")
+        return self.form not in ("text", "name", "flag")
 
 
 @dataclass(frozen=True)

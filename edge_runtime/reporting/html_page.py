@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edge_runtime.errors import missing_package
@@ -9,6 +10,7 @@ from edge_runtime.reporting.chart_style import NARROW_PX, WIDE_PX
 from edge_runtime.reporting.document import Figure, Report
 from edge_runtime.reporting.svg_chart import draw_chart
 
+UNIT_AFTER_NUMBER = re.compile(r"(?<=\d) (?=(?:ms|mJ|MB|MHz|W|°C|s|%)(?:\W|$))")
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -26,11 +28,17 @@ def html_page(report: Report) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.filters["glued"] = glued
     from markupsafe import Markup  # jinja2 brings it
 
     drawn = {figure.anchor: [(n, Markup(svg)) for n, svg in _drawings(figure)] for figure in report.figures()}
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html.j2").render(report=report, drawn=drawn, style=style)
+
+
+def glued(text: str) -> str:
+    """The text with figures that keep their unit on their line."""
+    return UNIT_AFTER_NUMBER.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _drawings(figure: Figure) -> tuple[tuple[str, str], ...]:

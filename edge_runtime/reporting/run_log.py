@@ -53,6 +53,8 @@ class RunLog:
     on_time: npt.NDArray[np.bool_]
     feasible: npt.NDArray[np.bool_]
     reasons: tuple[str, ...]
+    limits: tuple[str, ...]
+    """What kept a more accurate point from being used; the reason where the recording does not say."""
     complete: bool
     """The run came to its own end."""
     notes: tuple[str, ...]
@@ -139,6 +141,7 @@ class _Reader:
         self._columns: dict[str, list[float]] = {key: [] for key in NUMBER_KEYS}
         self._names: list[str] = []
         self._reasons: list[str] = []
+        self._limits: list[str] = []
         self._flags: list[tuple[object, object]] = []
 
     def take(self, number: int, line: bytes) -> None:
@@ -181,6 +184,8 @@ class _Reader:
             self._columns[key].append(value)
         self._names.append(_text(found["point"]))
         self._reasons.append(_text(found.get("reason")))
+        limit = found.get("limited_by")
+        self._limits.append(_text(limit) if isinstance(limit, str) else self._reasons[-1])
         self._flags.append((found.get("on_time"), found.get("feasible")))
 
     def log(self) -> RunLog:
@@ -198,7 +203,7 @@ class _Reader:
         return RunLog(
             str(self._path), _text(self._facts.get("bundle")), _text(self._facts.get("backend")),
             _text(self._facts.get("started")), self._facts, points, index, at_s, columns, np.array(on_time),
-            np.array(feasible), tuple(self._reasons), self._ended, tuple(self._notes(backwards)),
+            np.array(feasible), tuple(self._reasons), tuple(self._limits), self._ended, tuple(self._notes(backwards)),
         )  # fmt: skip
 
     def _notes(self, backwards: int) -> Iterator[str]:

@@ -16,16 +16,16 @@ GOOD_ATTAINMENT = 0.95
 """Share of the feasible frames on time from which the page colours the figure green."""
 SHOWN_ELSEWHERE = ("event", "bundle", "backend", "started", "points")
 SCORE_COLUMNS = (
-    Column("way", "way to choose"),
+    Column("way", "way to choose", "name"),
     Column("basis", "basis"),
     Column("on_time_share", "on time", "share"),
     Column("late_frames", "late frames", "count"),
     Column("mean_accuracy", "accuracy of the answers", "share"),
     Column("useful_accuracy", "right and on time", "share"),
-    Column("point", "point"),
+    Column("point", "point", "name"),
 )
 LATENCY_COLUMNS = (
-    Column("point", "point"),
+    Column("point", "point", "name"),
     Column("frames", "frames", "count"),
     Column("accuracy", "accuracy", "share"),
     Column("p50_ms", "p50, ms", "number"),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edge_runtime.reporting.run_log import Numbers, RunLog
 
 SLOW_LIMIT = re.compile("hot|heat|therm|battery|memory|power", re.IGNORECASE)
-"""Reasons of the controller's slow loop, whose limits a static point ignores."""
+"""Limits of the controller's slow loop, which a static point ignores."""
 MEASURED, COMPUTED = "measured", "computed"
 ADAPTIVE, STATIC, CLAIRVOYANT = "adaptive", "static", "clairvoyant"
 
@@ -128,7 +128,7 @@ def compare_with_static(run: RunLog, profiled_ms: Mapping[str, float] | None = N
         for k, i in enumerate(known)
     ]
     static.sort(key=lambda score: (-score.useful_accuracy, score.late))
-    held = np.array([SLOW_LIMIT.search(run.reasons[frame]) is not None for frame in frames])
+    held = np.array([SLOW_LIMIT.search(run.limits[frame]) is not None for frame in frames])
     return Comparison(frames, (*scores, *static), len(run.points) - len(known), table, held)
 
 
