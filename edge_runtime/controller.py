@@ -1,81 +1,35 @@
-"""Choose an operating point for each frame: the most accurate one that is expected to meet the deadline.
+"""Choose an operating point for each frame: the one with the highest expected accuracy of answers on time.
 
-Pure arithmetic: numbers and `now_s` in, a decision out; no clock, no I/O. After ALERT (Wan et al. 2020,
-arXiv:1911.00119): one slowdown, the ratio of observed to tabled latency, is tracked by a Kalman filter with an adaptive
-noise estimate, and a point is admissible when a quantile of its latency under that slowdown fits the time left.
+Pure arithmetic: numbers and `now_s` in, a decision out; no clock, no I/O. The estimate is after ALERT (Wan et al. 2020,
+arXiv:1911.00119): one slowdown, the ratio of observed to tabled latency, tracked by a Kalman filter. Differs: heavy
+tails, late frames that are explained before they are believed, a table that is corrected point by point, steps up
+that wait, and a slow loop of bands over it. docs/controller.md has the equations and the order of operations.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 from edge_runtime.budget import Budget
-from edge_runtime.controller_ladder import LadderPoint, by_latency
+from edge_runtime.controller_bands import DeviceLimits
+from edge_runtime.controller_damping import Damping
+from edge_runtime.controller_filter import SlowdownFilter
+from edge_runtime.controller_foresight import LoadForesight
+from edge_runtime.controller_ladder import LadderPoint
+from edge_runtime.controller_limits import SlowLoop
+from edge_runtime.controller_selection import Selection, select
 from edge_runtime.controller_settings import ControllerSettings
+from edge_runtime.controller_table import QueryTable
 from edge_runtime.readings import Readings
 from edge_runtime.result import Decision
 
-__all__ = ["Controller", "ControllerSettings", "LadderPoint", "SlowdownFilter"]
+__all__ = ["Controller", "ControllerSettings", "DeviceLimits", "LadderPoint", "SlowdownFilter"]
 
-
-class SlowdownFilter:
-    """A Kalman filter of the slowdown with adaptive process noise, which one late frame does not upset.
-
-    A frame that is preempted takes many times its time and says nothing of the next one, so a frame far above the
-    estimate is set aside; the second in a row is a change of the machine and is believed at once.
-
-    Order of operations of `observe`, as documented in docs/controller.md: measurement noise, innovation, limit, process
-    noise, prior variance, gain, mean, variance.
-    """
-
-    def __init__(self, settings: ControllerSettings) -> None:
-        self._settings = settings
-        self.mean = 1.0
-        self.variance = settings.measurement_noise
-        self._process_noise = settings.min_process_noise
-        self._set_aside: float | None = None
-
-    def observe(self, slowdown: float) -> None:
-        """Take in one observed ratio (> 0), as far as it is believable."""
-        settings = self._settings
-        slowdown = min(max(slowdown, settings.min_slowdown), settings.max_slowdown)
-        noise = settings.measurement_noise * self.mean * self.mean
-        innovation = slowdown - self.mean
-        limit = settings.jump_sigmas * math.sqrt(self.variance + noise)
-        if innovation > limit:
-            self._take_late(slowdown)
-            return
-        self._set_aside = None
-        if innovation < -limit:
-            innovation = -limit
-        step = self._gain(self.variance + self._process_noise, noise) * innovation
-        adapted = settings.noise_memory * self._process_noise + (1.0 - settings.noise_memory) * step * step
-        floor = settings.min_process_noise * self.mean * self.mean
-        self._process_noise = adapted if adapted > floor else floor
-        prior = self.variance + self._process_noise
-        gain = self._gain(prior, noise)
-        self.mean = self.mean + gain * innovation
-        self.variance = (1.0 - gain) * prior
-
-    def _take_late(self, slowdown: float) -> None:
-        """Set a late frame aside; believe the lesser of two in a row."""
-        if self._set_aside is None:
-            self._set_aside = slowdown
-            return
-        self.mean = min(slowdown, self._set_aside)
-        self.variance = self._settings.measurement_noise * self.mean * self.mean
-        self._process_noise = self._settings.min_process_noise * self.mean * self.mean
-        self._set_aside = None
-
-    @staticmethod
-    def _gain(prior: float, noise: float) -> float:
-        return prior / (prior + noise)
-
-    def quantile(self) -> float:
-        """Slowdown that is exceeded rarely: mean + quantile_sigmas standard deviations of one frame's slowdown."""
-        noise = self._settings.measurement_noise * self.mean * self.mean
-        return self.mean + self._settings.quantile_sigmas * math.sqrt(self.variance + noise)
+BEST = "best within the deadline"
+LONGEST_MS = 1e9
+"""Times beyond are cut to it; no deadline is longer."""
+PERIOD_MEMORY, PERIOD_TOLERANCE = 0.9, 0.1
+"""Of the mean time between frames, by which energy becomes power."""
 
 
 class Controller:
@@ -83,22 +37,41 @@ class Controller:
 
     Args:
         ladder: the query table, in any order; a dominated point is simply never the best one.
-        settings: constants.
+        settings: constants; None takes the defaults.
+        limits: the device's bands; None takes the default ones.
     """
 
     name = "ours"
 
-    def __init__(self, ladder: Sequence[LadderPoint], settings: ControllerSettings | None = None) -> None:
+    def __init__(
+        self,
+        ladder: Sequence[LadderPoint],
+        settings: ControllerSettings | None = None,
+        limits: DeviceLimits | None = None,
+    ) -> None:
         self.settings = settings or ControllerSettings()
-        self.ladder: tuple[LadderPoint, ...] = ()
+        self.limits = limits or DeviceLimits()
         self.filter = SlowdownFilter(self.settings)
+        self.table = QueryTable(ladder, self.settings)
+        self.slow = SlowLoop(self.limits, self.settings)
         self.pinned: str | None = None
         """Name of the point that is forced, or None."""
         self.switches = 0
+        self._foresight = LoadForesight(self.settings)
+        self._damping = Damping(self.settings.step_up_dwell_s)
         self._current: int | None = None
-        self._wanted_since_s: float | None = None
-        self._hot = self._battery_low = False
-        self.replace_ladder(ladder)
+        self._before_alarm: int | None = None
+        self._readings: Readings | None = None
+        self._budget: Budget | None = None
+        self._resident: Collection[str] | None = None
+        self._selection: Selection | None = None
+        self._last_s: float | None = None
+        self._period_s = self._selected_period_s = 0.0
+
+    @property
+    def ladder(self) -> tuple[LadderPoint, ...]:
+        """The query table as it was given, fastest point first; `table` has the corrected latencies."""
+        return self.table.points
 
     @property
     def current(self) -> int | None:
@@ -116,102 +89,209 @@ class Controller:
             readings: of the sensors; unknown values hold the point and never step up.
             resident: names of the points that can run at once; never empty.
             age_ms: how much of the deadline is spent already: the frame's age and what a frame costs beside the engine.
+        Raises:
+            ValueError: no resident point is in the ladder.
         """
-        self._update_limits(readings, budget)
-        time_left_ms = budget.deadline_ms * (1.0 - self.settings.margin_share) - age_ms
-        loaded = [i for i, point in enumerate(self.ladder) if point.name in resident]
-        if self.pinned in resident:
-            return self._decide(self._index[str(self.pinned)], "pinned", budget, time_left_ms)
-        usable = [i for i in loaded if i <= self._thermal_cap] or loaded[:1]
-        wanted, reason = self._best(usable, budget, time_left_ms)
-        index, reason = self._damped(wanted, reason, now_s, budget, time_left_ms, usable)
-        return self._decide(index, reason, budget, time_left_ms)
+        self._damping.begin(now_s)
+        longer = self._budget is not None and budget.deadline_ms > self._budget.deadline_ms
+        selection = self._select(now_s, budget, readings, resident)
+        time_ms = self._time_left_ms(budget, age_ms)
+        if self.pinned is not None and self.pinned in resident:
+            return self._decide(self.table.index[self.pinned], "pinned", budget, time_ms, selection)
+        index, reason = self._wanted(selection, budget, time_ms)
+        current, cost_ms = self._current, self.table.cost_ms
+        if current is None or current not in selection.order:
+            self._before_alarm = None
+        elif index != current and cost_ms[index] < cost_ms[current]:
+            index, reason = self._down(index, current, reason, now_s, time_ms)
+        elif index != current:
+            index, reason = self._up(index, current, reason, now_s, time_ms, longer=longer)
+        return self._decide(index, reason, budget, time_ms, selection)
 
     def observe(self, point: str, run_ms: float) -> None:
         """Learn from a finished frame: what the engine took for the point, in milliseconds."""
-        if run_ms > 0.0:
-            self.filter.observe(run_ms / self.ladder[self._index[point]].latency_ms)
+        if not run_ms > 0.0:
+            return
+        index, table = self.table.index[point], self.table
+        cost_ms, variance = table.cost_ms[index], table.variance[index]
+        innovation = self.filter.observe(run_ms / cost_ms, cost_ms, variance)
+        if innovation is not None:
+            table.learn(index, innovation, self.filter.total)
 
     def replace_ladder(self, ladder: Sequence[LadderPoint]) -> None:
-        """Take a new query table of the same points, for example when the device has measured them."""
-        name = None if self._current is None else self.ladder[self._current].name
-        self.ladder = by_latency(ladder)
-        self._index = {point.name: i for i, point in enumerate(self.ladder)}
-        self._current = None if name is None else self._index[name]
+        """Take a new query table of the same points, for example when the device has measured them.
 
-    @property
-    def _thermal_cap(self) -> int:
-        """Index of the most expensive point that heat allows."""
-        top = len(self.ladder) - 1
-        return top // 3 if self._hot else top
+        What is expected of the current point stays; corrections begin anew.
+        """
+        current, old = self._current, self.table
+        self.table = QueryTable(ladder, self.settings)
+        self._selection = self._before_alarm = None
+        if current is None:
+            return
+        name = old.points[current].name
+        self._current = self.table.index.get(name)
+        if self._current is not None and self.filter.frames:
+            self.filter.rescale(old.cost_ms[current] / self.table.cost_ms[self._current])
 
-    def _update_limits(self, readings: Readings, budget: Budget) -> None:
-        """The slow loop. An unknown reading leaves its limit where it is."""
-        settings, temperature = self.settings, readings.temperature_c
-        if temperature is not None and temperature >= settings.max_temperature_c:
-            self._hot = True
-        elif temperature is not None and temperature <= settings.cool_temperature_c:
-            self._hot = False
-        battery, floor = readings.battery_share, budget.battery_floor_share
-        if floor is None or readings.on_battery is False:
-            self._battery_low = False
-        elif battery is not None:
-            self._battery_low = battery < floor
+    def _select(self, now_s: float, budget: Budget, readings: Readings, resident: Collection[str]) -> Selection:
+        """The usable points; worked out anew only when something that decides about them has changed."""
+        selection, slow = self._selection, self.slow
+        if readings is not self._readings and readings != self._readings:
+            slow.take_readings(now_s, readings, budget)
+            self._foresight.take_load(slow.foreign_load, self.filter)
+            selection = None
+        elif budget is not self._budget:
+            slow.take_budget(readings, budget)
+        self._readings = readings
+        if budget is not self._budget or slow.expire(now_s):
+            selection, self._budget = None, budget
+        self._take_period(now_s)
+        if budget.max_power_w is not None:
+            change = self._period_s - self._selected_period_s
+            if abs(change) > PERIOD_TOLERANCE * self._selected_period_s:
+                selection = None
+        if selection is None or resident is not self._resident or not isinstance(resident, frozenset):
+            self._resident, self._selected_period_s = resident, self._period_s
+            selection = self._selection = select(self.table, slow, budget, resident, self._period_s)
+        return selection
 
-    def _best(self, usable: list[int], budget: Budget, time_left_ms: float) -> tuple[int, str]:
-        """The most accurate admissible point; without one, the least bad."""
-        quantile = self.filter.quantile()
-        fitting = [i for i in usable if self.ladder[i].latency_ms * quantile <= time_left_ms]
-        accurate = [i for i in usable if self.ladder[i].accuracy >= budget.min_accuracy]
-        both = [i for i in fitting if i in accurate]
-        if both and self._battery_low:
-            return both[0], "battery low"
-        if both:
-            best = max(both, key=self._merit)
-            beyond = self.ladder[self._thermal_cap + 1 :]  # what only the heat forbids
-            better = any(
-                p.accuracy > self.ladder[best].accuracy and p.latency_ms * quantile <= time_left_ms for p in beyond
-            )
-            return best, "device hot" if better else "best within the deadline"
-        if accurate:
-            fastest = min(accurate, key=lambda i: self.ladder[i].latency_ms)
-            all_accurate = len(accurate) == len(usable)
-            return fastest, "deadline out of reach" if all_accurate else "accuracy floor before deadline"
-        if fitting:
-            return max(fitting, key=self._merit), "accuracy floor out of reach"
-        return min(usable, key=lambda i: self.ladder[i].latency_ms), "nothing meets the budget"
+    def _take_period(self, now_s: float) -> None:
+        last_s, self._last_s = self._last_s, now_s
+        if last_s is None or not 0.0 < now_s - last_s < 60.0:
+            return
+        if self._period_s > 0.0:
+            self._period_s = PERIOD_MEMORY * self._period_s + (1.0 - PERIOD_MEMORY) * (now_s - last_s)
+        else:
+            self._period_s = now_s - last_s
 
-    def _merit(self, index: int) -> tuple[float, float]:
-        return self.ladder[index].accuracy, -self.ladder[index].latency_ms
+    def _time_left_ms(self, budget: Budget, age_ms: float) -> float:
+        kept = 1.0 - self.settings.margin_share
+        time_ms = budget.deadline_ms * kept - age_ms
+        if budget.target_fps is not None:
+            time_ms = min(time_ms, 1000.0 / budget.target_fps * kept)
+        return min(max(time_ms, -LONGEST_MS), LONGEST_MS)
 
-    def _damped(
-        self, wanted: int, reason: str, now_s: float, budget: Budget, time_left_ms: float, usable: list[int]
+    def _wanted(self, selection: Selection, budget: Budget, time_ms: float) -> tuple[int, str]:
+        """The point for this frame if moving cost nothing, and why."""
+        if self.slow.battery_low:
+            index = self._cheapest_in_time(selection, time_ms)
+            if index is not None:
+                return index, "battery low"
+        index, hopeless = self._best(selection.order, time_ms)
+        if not selection.within_limits:
+            return index, f"{selection.reason} out of reach"
+        if not selection.floor_reached and budget.min_accuracy > 0.0:
+            return index, "nothing meets the budget" if hopeless else "accuracy floor out of reach"
+        if hopeless:
+            return index, "deadline out of reach" if selection.all_accurate else "accuracy floor before deadline"
+        return index, BEST
+
+    def _cheapest_in_time(self, selection: Selection, time_ms: float) -> int | None:
+        table, found = self.table, None
+        for i in selection.order:
+            if found is None or table.cost_ms[i] < table.cost_ms[found]:
+                found = i
+        if found is None or not selection.floor_reached or table.cost_ms[found] * self.filter.mean > time_ms:
+            return None
+        return found
+
+    def _best(self, order: Sequence[int], time_ms: float) -> tuple[int, bool]:
+        """The highest value, and whether the deadline is out of reach even for the fastest, which is then returned.
+
+        The value of a point is its accuracy x (1 - miss_weight x (1 - P(on time) / P(the fastest is on time))): only
+        what a faster point could have saved counts as a miss.
+        """
+        cost_ms, variance, accuracy = self.table.cost_ms, self.table.variance, self.table.accuracy
+        late, current, settings = self.filter.late_probability, self._current, self.settings
+        elsewhere_ms = time_ms - settings.switch_cost_ms
+        fastest = order[0]
+        for i in order:
+            if cost_ms[i] < cost_ms[fastest]:
+                fastest = i
+        surest = 1.0 - late(cost_ms[fastest], time_ms if fastest == current else elsewhere_ms, variance[fastest])
+        if surest < settings.hopeless_below:
+            return fastest, True
+        best, best_value, cheapest_ms = fastest, -1.0, LONGEST_MS * LONGEST_MS
+        for i in order:  # most accurate first
+            if accuracy[i] <= best_value:
+                break
+            if cost_ms[i] >= cheapest_ms:
+                continue  # a more accurate point is as fast
+            cheapest_ms = cost_ms[i]
+            on_time = 1.0 - late(cheapest_ms, time_ms if i == current else elsewhere_ms, variance[i])
+            value = accuracy[i] * (1.0 - settings.miss_weight * (1.0 - on_time / surest))
+            if value > best_value:
+                best, best_value = i, value
+        return best, False
+
+    def _down(self, index: int, current: int, reason: str, now_s: float, time_ms: float) -> tuple[int, str]:
+        """Take the cheaper point at once, unless it is hardly better."""
+        alarmed = self.filter.alarm is not None
+        if reason == BEST:
+            if not self._worth_it(index, current, time_ms, self.settings.keep_share):
+                return current, "hold: gain is small"
+            if alarmed:
+                self._before_alarm = current
+                return index, "step down: a late frame may stay"
+        self._before_alarm = None
+        self._damping.stepped_down(now_s)
+        return index, f"step down: {reason}"
+
+    def _worth_it(self, index: int, current: int, time_ms: float, share: float) -> bool:
+        """Another point's value exceeds the current one's by a share."""
+        table, late, weight = self.table, self.filter.late_probability, self.settings.miss_weight
+        on_time = 1.0 - late(table.cost_ms[index], time_ms - self.settings.switch_cost_ms, table.variance[index])
+        held = 1.0 - late(table.cost_ms[current], time_ms, table.variance[current])
+        surest = on_time if on_time > held else held
+        if surest <= 0.0:
+            return True
+        value = table.accuracy[index] * (1.0 - weight * (1.0 - on_time / surest))
+        held_value = table.accuracy[current] * (1.0 - weight * (1.0 - held / surest))
+        return value > held_value * (1.0 + share) or held_value <= 0.0
+
+    def _up(
+        self, index: int, current: int, reason: str, now_s: float, time_ms: float, *, longer: bool
     ) -> tuple[int, str]:
-        """Step down at once; step up after the dwell time, and only with a margin."""
-        current = self._current
-        if current is None or current not in usable or wanted <= current:
-            self._wanted_since_s = None
-            return wanted, reason if current is None or wanted == current else f"step down: {reason}"
-        if self.ladder[current].accuracy < budget.min_accuracy <= self.ladder[wanted].accuracy:
-            self._wanted_since_s = None
-            return wanted, f"step up: accuracy floor, {reason}"
-        roomy_ms = time_left_ms * self.settings.step_up_share / self.filter.quantile()
-        better = [i for i in usable if current < i <= wanted and self.ladder[i].latency_ms <= roomy_ms]
-        best = max(better, key=self._merit, default=current)
-        if self.ladder[best].accuracy <= self.ladder[current].accuracy:
-            self._wanted_since_s = None
-            return current, "hold: margin"
-        if self._wanted_since_s is None:
-            self._wanted_since_s = now_s
-        if now_s - self._wanted_since_s < self.settings.step_up_dwell_s:
+        """Take a costlier point when its time has come, and only if it is better enough."""
+        if reason != BEST:  # the accuracy floor was raised, or another point has become the fastest
+            self._damping.stepped_up(now_s)
+            return index, f"step up: {reason}"
+        before, self._before_alarm = self._before_alarm, None
+        accident = before is not None and self.filter.alarm is None
+        if not self._worth_it(index, current, time_ms, self.settings.step_up_share):
+            return current, "hold: gain is small"
+        if not self._damping.may_step_up(now_s, at_once=longer or accident):
             return current, "hold: dwell"
-        self._wanted_since_s = None
-        return best, "step up: time to spare"
+        self._damping.stepped_up(now_s)
+        if accident:
+            return index, "step up: the late frame was an accident"
+        return index, "step up: longer deadline" if longer else "step up: time to spare"
 
-    def _decide(self, index: int, reason: str, budget: Budget, time_left_ms: float) -> Decision:
-        switched = self._current is not None and index != self._current
+    def _decide(self, index: int, reason: str, budget: Budget, time_ms: float, selection: Selection) -> Decision:
+        table, slowdown = self.table, self.filter.mean
+        current = self._current
+        switched = current is not None and index != current
         self.switches += switched
         self._current = index
-        point = self.ladder[index]
-        feasible = point.accuracy >= budget.min_accuracy and (point.latency_ms * self.filter.quantile() <= time_left_ms)
-        return Decision(point.name, reason, point.latency_ms * self.filter.mean, self.filter.mean, switched, feasible)
+        cost_ms = table.cost_ms[index]
+        allowed_ms = time_ms - self.settings.switch_cost_ms if switched else time_ms
+        on_time = 1.0 - self.filter.late_probability(cost_ms, allowed_ms, table.variance[index])
+        accurate = table.accuracy[index] >= budget.min_accuracy
+        feasible = accurate and on_time >= self.settings.hopeless_below and selection.within_limits
+        limited_by = self._limited_by(index, reason, time_ms, selection)
+        if reason.endswith(BEST) and limited_by not in ("", "deadline"):
+            reason = reason.replace(BEST, limited_by)
+        return Decision(
+            table.points[index].name, reason, cost_ms * slowdown, slowdown, switched, feasible, limited_by, on_time
+        )
+
+    def _limited_by(self, index: int, reason: str, time_ms: float, selection: Selection) -> str:
+        """What kept a more accurate point from being used."""
+        if reason == "pinned" or self.slow.battery_low:
+            return "pinned" if reason == "pinned" else "battery low"
+        table = self.table
+        accuracy, slowdown = table.accuracy[index], self.filter.mean
+        for i in selection.excluded:
+            if table.accuracy[i] > accuracy and table.cost_ms[i] * slowdown <= time_ms:
+                return selection.reason
+        return "deadline" if table.accuracy[selection.order[0]] > accuracy else ""

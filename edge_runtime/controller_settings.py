@@ -7,28 +7,77 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ControllerSettings:
-    """Constants of the controller; docs/controller.md says what each one does."""
+    """Constants of the controller. Variances are relative: of the slowdown divided by its mean."""
 
-    quantile_sigmas: float = 2.33
-    """A point is admissible when mean + this many standard deviations fits: 99 % of frames of a normal slowdown."""
-    margin_share: float = 0.05
-    """Share of the deadline kept free for what the table does not know."""
-    step_up_share: float = 0.85
-    """To step up, the better point must fit in this share of the time left."""
-    step_up_dwell_s: float = 0.5
-    """And must have done so for this long without interruption."""
-    measurement_noise: float = 0.01
-    """Variance of one observed slowdown, relative to its square: 10 % standard deviation."""
-    min_process_noise: float = 0.0005
-    """The slowdown is never believed to stand still; relative to its square."""
-    noise_memory: float = 0.9
-    """Weight of the past in the estimate of the process noise."""
+    # What a late frame costs, and how a point is judged
+    miss_weight: float = 2.0
+    """A frame that the fastest point would have answered in time costs so many times its accuracy when it is late."""
+    margin_share: float = 0.02
+    """Share of the deadline kept free for what neither the table nor the filter knows."""
+    switch_cost_ms: float = 0.1
+    """What the first frame at another point takes longer: benchmarks/results/switch_latency.json."""
+    hopeless_below: float = 0.5
+    """When even the fastest point is on time less often than this, the deadline is out of reach."""
+
+    # When to move
+    step_up_share: float = 0.01
+    """To step up, the better point's value must be higher by this share."""
+    step_up_dwell_s: float = 0.1
+    """No step up sooner after any step; two steps up are never closer."""
+    keep_share: float = 0.05
+    """A cheaper point's value must be higher by this share; it stops wavering between two equals."""
+
+    # The slowdown's filter
+    first_variance: float = 0.01
+    """Of the mean, before the first frame."""
+    first_noise: float = 0.0025
+    """Of one frame, before the first frame."""
+    min_noise: float = 0.0004
+    max_noise: float = 0.09
+    noise_rate: float = 0.03
+    """Weight of one frame in the estimate of the noise."""
+    min_drift: float = 0.0002
+    """The slowdown is never believed to stand still."""
+    max_drift: float = 0.25
+    drift_memory: float = 0.8
+    """Weight of the past in the estimate of the drift."""
     jump_sigmas: float = 4.0
-    """A slower frame beyond this is set aside; a second one in a row is a change of the machine and is believed."""
+    jump_share: float = 0.25
+    """A frame is set aside when it is slower than expected by both: so many standard deviations, and this share."""
+    remembered_frames: int = 64
+    """Surprises that the distribution of late frames is made of."""
+    prior_frames: float = 16.0
+    """Weight of Student's t beside them, in frames."""
+    persistence_memory: float = 16.0
+    """Number of set-aside frames that the learned share of those that stay is made of, at most."""
     min_slowdown: float = 1e-3
     max_slowdown: float = 1e3
     """Ratios outside say no more than these do; their squares would leave the filter's range."""
-    max_temperature_c: float = 85.0
-    """At and above it, step towards cheaper points."""
-    cool_temperature_c: float = 78.0
-    """Below it, points may be stepped up again."""
+
+    # The query table
+    first_table_variance: float = 0.0025
+    """Of each tabled latency: 5 % standard deviation."""
+    min_table_variance: float = 1e-5
+    max_correction: float = 2.0
+    """A tabled latency is corrected by at most this factor, either way."""
+
+    # The slow loop
+    foreign_gain: float = 0.5
+    """First guess: how much the slowdown rises when foreign load takes one more share of all cores; learned."""
+    foreign_gain_rate: float = 0.2
+    max_foreign_gain: float = 4.0
+    load_cap_s: float = 1.0
+    """A load band caps for so long after it was entered; then the fast loop has measured the load."""
+    trend_horizon_s: float = 10.0
+    """A thermal band is entered so long before the temperature's trend would reach it."""
+    trend_rate: float = 0.3
+    """Weight of one reading in the trend."""
+    max_trend_c_per_s: float = 2.0
+    throttled_cap_share: float = 0.5
+    """Cap while the device says that it is throttled, where the profile has no thermal bands."""
+    memory_share: float = 0.8
+    """Share of the memory limit of the process or its cgroup that one point may take."""
+    power_step_up: float = 1.05
+    power_relax_below: float = 0.9
+    """The power cap is raised by the step while the power is below this share of its limit."""
+    min_power_cap_share: float = 0.02

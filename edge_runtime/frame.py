@@ -22,6 +22,8 @@ class Frame:
     """When it was taken, on the pipeline's clock (time.monotonic)."""
     media_s: float | None = None
     """Position in a file, seconds; None for a live source."""
+    decode_ms: float | None = None
+    """What decoding it took after it was captured; None when the source does not say."""
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape

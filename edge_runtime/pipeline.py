@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
-from edge_runtime.controller import Controller
 from edge_runtime.frame import Frame
+from edge_runtime.late_cause import late_cause
+from edge_runtime.policies import Policy
 from edge_runtime.postprocess import classify
 from edge_runtime.preprocess import preprocess
 from edge_runtime.readings import Readings
@@ -18,19 +20,33 @@ from edge_runtime.result import Result
 OVERHEAD_MEMORY = 0.9  # weight of the past in the running mean of what a frame costs beside the engine
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Everything that one decision was made from, for the record."""
+
+    now_s: float
+    budget: Budget
+    readings: Readings
+    resident: frozenset[str]
+    age_ms: float
+
+
 class Pipeline:
-    """Takes frames one at a time; the controller and the resident set are its state."""
+    """Takes frames one at a time; the policy and the resident set are its state."""
 
     def __init__(
-        self, bundle: Bundle, resident: ResidentSet, controller: Controller, clock: Callable[[], float] = time.monotonic
+        self, bundle: Bundle, resident: ResidentSet, policy: Policy, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.bundle, self.resident, self.controller, self._clock = bundle, resident, controller, clock
+        self.bundle, self.resident, self.policy, self._clock = bundle, resident, policy, clock
+        self.choice: Choice | None = None
+        """Of the last frame, also when it failed afterwards."""
         self._points = {p.name: p for p in bundle.manifest.points}
         self._overhead_ms = 0.0
 
     def process(
-        self, frame: Frame, budget: Budget, readings: Readings, *, live: bool = False, dropped: int = 0
-    ) -> Result:
+        self, frame: Frame, budget: Budget, readings: Readings, *, live: bool = False, dropped: int = 0,
+        sink_ms: float = 0.0,
+    ) -> Result:  # fmt: skip
         """Answer one frame at the operating point that fits the moment.
 
         Args:
@@ -38,11 +54,14 @@ class Pipeline:
             budget, readings: what is wanted, and how the device is.
             live: the frame's age counts: its latency begins at capture.
             dropped: frames that the source lost so far.
+            sink_ms: how long the loop was held up before this frame.
         """
         started_s = self._clock()
         begin_s = min(frame.captured_s, started_s) if live else started_s
-        age_ms = (started_s - begin_s) * 1000.0 + self._overhead_ms
-        decision = self.controller.choose(started_s, budget, readings, self.resident.names, age_ms)
+        waited_ms = (started_s - begin_s) * 1000.0
+        choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead_ms)
+        self.choice = choice
+        decision = self.policy.choose(started_s, budget, readings, choice.resident, choice.age_ms)
         point, runner = self._points[decision.point], self.resident.runner(decision.point)
 
         preprocess(frame.pixels, self.bundle.spec, point.size_hw, out=runner.input)
@@ -54,11 +73,15 @@ class Pipeline:
         answered_s = self._clock()
 
         run_ms = (finished_s - prepared_s) * 1000.0
-        self.controller.observe(decision.point, run_ms)
+        self.policy.observe(decision.point, run_ms)
         beside_ms = (answered_s - started_s) * 1000.0 - run_ms
         self._overhead_ms = OVERHEAD_MEMORY * self._overhead_ms + (1.0 - OVERHEAD_MEMORY) * beside_ms
         latency_ms = (answered_s - begin_s) * 1000.0
+        on_time, cause = latency_ms <= budget.deadline_ms, None
+        if not on_time:
+            throttled = readings.throttled is True
+            cause = late_cause(waited_ms, frame.decode_ms or 0.0, sink_ms, latency_ms - waited_ms, throttled=throttled)
         return Result(
             frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
-            budget.deadline_ms, dropped, latency_ms <= budget.deadline_ms,
+            budget.deadline_ms, dropped, on_time, cause, sink_ms,
         )  # fmt: skip

@@ -25,7 +25,11 @@ class Decision:
     switched: bool = False
     """The point differs from the previous frame's."""
     feasible: bool = True
-    """Some point was expected to meet the budget."""
+    """The point is expected to meet the budget: more likely on time than not, and within every other limit."""
+    limited_by: str = ""
+    """What kept a more accurate point from being used: "deadline", "device hot", "battery low", ...; empty: nothing."""
+    on_time_share: float | None = None
+    """Expected probability that the frame is on time, 0-1; None where the policy has no such estimate."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,7 @@ class Result:
     dropped: int = 0
     """Frames that the source dropped so far."""
     on_time: bool = True
+    late_because: str | None = None
+    """Why it was late: source, decode, sink, compute or throttled (edge_runtime/late_cause.py); None when on time."""
+    sink_ms: float = 0.0
+    """How long whoever takes the answers held up the loop before this frame."""

@@ -17,22 +17,27 @@ import numpy.typing as npt
 from edge_runtime.backends import Backend, BackendOptions, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
-from edge_runtime.controller import Controller, LadderPoint
+from edge_runtime.controller_bands import DeviceLimits
+from edge_runtime.controller_ladder import LadderPoint
 from edge_runtime.errors import BundleError
 from edge_runtime.frame import Frame
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.policies import Policy, make_policy
 from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
+from edge_runtime.run_recorder import RunRecorder
 from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
-from edge_runtime.telemetry import TELEMETRY_SCHEMA, TelemetryFile, frame_record
+from edge_runtime.telemetry import TelemetryFile
 
 if TYPE_CHECKING:
     from edge_runtime.profile_schema import DeviceProfile
     from edge_runtime.profiling.query_table import QueryTable
 
 OnSwitch = Callable[[Decision, Decision], None]
+PolicyMaker = Callable[[tuple[LadderPoint, ...]], Policy]
+"""Makes a policy from the query table."""
 
 
 class FrameSource(Protocol):
@@ -72,20 +77,25 @@ class Runtime:
         telemetry: TelemetryFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         query_table: QueryTable | None = None,
+        policy: str | PolicyMaker = "ours",
+        limits: DeviceLimits | None = None,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
         self._query_table = query_table
-        self._backend, self._telemetry, self._clock = backend, telemetry, clock
+        self._backend, self._clock = backend, clock
         self._all_measured = False
         self._callbacks: list[OnSwitch] = []
         self._last: Decision | None = None
         self._frames = 0
+        self._sink_ms = 0.0
         self._resident = ResidentSet(backend, points, clock)
-        self._controller = Controller(self._ladder())
-        self._pipeline = Pipeline(bundle, self._resident, self._controller, clock)
+        self._policy = self._make_policy(policy, limits)
+        self._pipeline = Pipeline(bundle, self._resident, self._policy, clock)
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
-        self._write_start()
+        self._recorder = None if telemetry is None else RunRecorder(telemetry, self._policy)
+        if self._recorder is not None:
+            self._recorder.start(bundle.manifest.name, backend.name, points)
 
     @staticmethod
     def load(
@@ -98,6 +108,7 @@ class Runtime:
         budget: Budget | None = None,
         sensors: Sensors | None = None,
         adapt: bool = True,
+        policy: str | PolicyMaker = "ours",
         telemetry: str | Path | None = None,
         global_thread_pool: bool = False,
         query_table: str | Path = "auto",
@@ -115,6 +126,7 @@ class Runtime:
             budget: deadline and floors; None is 30 frames per second.
             sensors: None reads this device.
             adapt: False stays at the most accurate point.
+            policy: one of `edge_runtime.policies.POLICIES` by name, or a function that makes one from the query table.
             telemetry: a JSON-lines file to write.
             global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
             query_table: a result of `edge-runtime profile`; "auto" takes the newest that fits this bundle, device and
@@ -122,7 +134,7 @@ class Runtime:
             warn: receives single sentences about what went wrong while the run goes on.
             tell: receives single sentences about what was chosen.
         Raises:
-            BundleError, BackendError, ProfileError, SinkError, ResultError: with the reason.
+            BundleError, BackendError, ProfileError, PolicyError, SinkError, ResultError: with the reason.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
@@ -144,7 +156,8 @@ class Runtime:
                 undo.callback(recording.close)
             runtime = Runtime(
                 opened, engine, points, budget=budget or Budget(), sensors=sensors,
-                sensor_period_s=device.sensor_period_s, telemetry=recording, query_table=table,
+                sensor_period_s=device.sensor_period_s, telemetry=recording, query_table=table, policy=policy,
+                limits=DeviceLimits.from_profile(device),
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:
@@ -179,7 +192,7 @@ class Runtime:
 
     def latency_ms(self, point: str) -> float:
         """The query table: expected run time of a point on a quiet device, milliseconds."""
-        return next(p.latency_ms for p in self._controller.ladder if p.name == point)
+        return next(p.latency_ms for p in self._policy.ladder if p.name == point)
 
     @property
     def query_table_source(self) -> str:
@@ -189,7 +202,7 @@ class Runtime:
     @property
     def pinned(self) -> str | None:
         """The point that is forced, or None."""
-        return self._controller.pinned
+        return self._policy.pinned
 
     def pin(self, point: str) -> None:
         """Use one point for every frame until `unpin`; builds it first if needed.
@@ -201,11 +214,11 @@ class Runtime:
         if found is None:
             raise BundleError(f"no operating point {point!r}; choose one of {', '.join(p.name for p in self.points)}")
         self._resident.add(found)
-        self._controller.pinned = point
+        self._policy.pinned = point
 
     def unpin(self) -> None:
         """Adapt again."""
-        self._controller.pinned = None
+        self._policy.pinned = None
 
     def on_switch(self, callback: OnSwitch) -> None:
         """Call `callback(old, new)` after each frame whose point differs from the frame before."""
@@ -224,14 +237,12 @@ class Runtime:
         if not isinstance(frame, Frame):
             frame = Frame(frame, self._frames, self._clock())
         if not self._all_measured and self._resident.ready:
-            self._controller.replace_ladder(self._ladder())
+            self._policy.replace_ladder(self._ladder())
             self._all_measured = True
         self._resident.raise_failure()
         readings = self._sensors.latest
-        result = self._pipeline.process(frame, self.budget, readings, live=live, dropped=dropped)
+        result = self._process(frame, readings, live, dropped)
         self._frames += 1
-        if self._telemetry is not None:
-            self._telemetry.write(frame_record(result, readings))
         last, self._last = self._last, result.decision
         if result.decision.switched and last is not None:
             for callback in self._callbacks:
@@ -244,8 +255,12 @@ class Runtime:
         Raises:
             StreamBroken: the source failed; frames before that were answered.
         """
+        self._sink_ms = 0.0
         for frame in source.frames():
-            yield self.infer(frame, live=source.live, dropped=source.dropped)
+            result = self.infer(frame, live=source.live, dropped=source.dropped)
+            given_s = self._clock()
+            yield result
+            self._sink_ms = (self._clock() - given_s) * 1000.0
 
     def close(self) -> None:
         """Stop the background threads and release the engine."""
@@ -254,9 +269,8 @@ class Runtime:
             self._resident.close()
             self._backend.close()
         finally:
-            if self._telemetry is not None:
-                self._telemetry.write({"event": "end", "frames": self._frames, "switches": self._controller.switches})
-                self._telemetry.close()
+            if self._recorder is not None:
+                self._recorder.end(self._frames)
 
     def __enter__(self) -> Runtime:
         return self
@@ -275,18 +289,26 @@ class Runtime:
             LadderPoint(p.name, p.accuracy["select"], measured.get(p.name, _guess_ms(p) * ratio)) for p in self.points
         )
 
-    def _write_start(self) -> None:
-        if self._telemetry is None:
-            return
-        points: list[dict[str, Any]] = [
-            {"name": p.name, "width": p.width, "size_hw": p.size_hw, "accuracy": p.accuracy["select"], "madds": p.madds}
-            for p in self.points
-        ]
-        self._telemetry.write({
-            "event": "start", "schema_version": TELEMETRY_SCHEMA, "bundle": self.bundle.manifest.name,
-            "backend": self._backend.name, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "points": points,
-        })  # fmt: skip
+    def _make_policy(self, policy: str | PolicyMaker, limits: DeviceLimits | None) -> Policy:
+        ladder = self._ladder()
+        if not isinstance(policy, str):
+            return policy(ladder)
+        options: dict[str, Any] = {"limits": limits} if policy == "ours" else {}
+        return make_policy(policy, ladder, **options)
+
+    def _process(self, frame: Frame, readings: Readings, live: bool, dropped: int) -> Result:
+        """Answer one frame, and record it."""
+        pipeline, recorder = self._pipeline, self._recorder
+        pipeline.choice = None
+        try:
+            result = pipeline.process(frame, self.budget, readings, live=live, dropped=dropped, sink_ms=self._sink_ms)
+        except Exception:
+            if recorder is not None and pipeline.choice is not None:
+                recorder.failed(frame.index, pipeline.choice)
+            raise
+        if recorder is not None and pipeline.choice is not None:
+            recorder.frame(result, pipeline.choice)
+        return result
 
 
 def _guess_ms(point: OperatingPoint) -> float:

@@ -14,12 +14,12 @@ from edge_runtime.errors import SinkError
 from edge_runtime.readings import Readings
 from edge_runtime.result import Result
 
-TELEMETRY_SCHEMA = 1
+TELEMETRY_SCHEMA = 2
 FLUSH_EVERY_S = 1.0
 
 
 def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
-    """The line of one frame, with units in its keys."""
+    """The line of one frame, with units in its keys. What a replay needs is not rounded."""
     decision = result.decision
     return {
         "event": "frame",
@@ -33,9 +33,14 @@ def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
         "deadline_ms": result.deadline_ms,
         "latency_ms": round(result.latency_ms, 4),
         "preprocess_ms": round(result.preprocess_ms, 4),
-        "run_ms": round(result.run_ms, 4),
-        "predicted_ms": round(decision.predicted_ms, 4),
-        "slowdown": round(decision.slowdown, 6),
+        "run_ms": result.run_ms,
+        "predicted_ms": decision.predicted_ms,
+        "slowdown": decision.slowdown,
+        "on_time_share": decision.on_time_share,
+        "limited_by": decision.limited_by,
+        "late_because": result.late_because,
+        "decode_ms": None if result.frame.decode_ms is None else round(result.frame.decode_ms, 4),
+        "sink_ms": round(result.sink_ms, 4),
         "dropped": result.dropped,
         "label": result.answer.label,
         "confidence": round(result.answer.confidence, 4),

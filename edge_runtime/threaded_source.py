@@ -37,6 +37,7 @@ class _Slot:
     index: int
     captured_s: float
     media_s: float | None
+    decode_ms: float
 
 
 class ThreadedSource:
@@ -91,7 +92,10 @@ class ThreadedSource:
             StreamBroken: the stream failed after it had worked; says how many frames came before.
         """
         while (slot := self._take()) is not None:
-            frame = Frame(to_rgb(slot.picture), slot.index, slot.captured_s, slot.media_s)
+            taken_s = time.perf_counter()
+            pixels = to_rgb(slot.picture)
+            decode_ms = slot.decode_ms + (time.perf_counter() - taken_s) * 1000.0
+            frame = Frame(pixels, slot.index, slot.captured_s, slot.media_s, decode_ms)
             self.size_hw = (frame.pixels.shape[0], frame.pixels.shape[1])
             self._delivered += 1
             yield frame
@@ -167,14 +171,16 @@ class ThreadedSource:
             try:
                 good = opened.capture.grab()
                 captured_s = self._clock()
+                grabbed_s = time.perf_counter()
                 good, picture = opened.capture.retrieve() if good else (False, None)
+                decode_ms = (time.perf_counter() - grabbed_s) * 1000.0
             except cv2.error as error:
                 raise self._broken(f"OpenCV cannot decode it ({error.err or error})", index) from error
             if not good or picture is None:
                 return self._stop(opened, index, media_s)
             position_s = float(opened.capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000.0
             media_s = max(media_s, position_s)
-            self._put(_Slot(picture, index, captured_s, None if opened.live else media_s))
+            self._put(_Slot(picture, index, captured_s, None if opened.live else media_s, decode_ms))
             index += 1
         return None
 

@@ -15,7 +15,7 @@ from edge_runtime.controller import Controller, LadderPoint
 from edge_runtime.frame import Frame
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.preprocess import preprocess
-from edge_runtime.readings import UNKNOWN
+from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.residency import ResidentSet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -79,14 +79,29 @@ def test_a_frame_from_the_future_is_of_no_negative_age(road: Road) -> None:
 
 def test_a_late_answer_says_so_and_the_controller_learns(road: Road) -> None:
     road.engine.slowdown = 3.0
-    late = [road.pipeline.process(Frame(PIXELS), Budget(6.0), UNKNOWN) for _ in range(2)]
-    assert [r.on_time for r in late] == [False, False]
-    assert late[0].latency_ms == pytest.approx(12.0)
-    assert late[0].deadline_ms == 6.0
-    after = road.pipeline.process(Frame(PIXELS), Budget(6.0), UNKNOWN)
+    late, cautious, after = (road.pipeline.process(Frame(PIXELS), Budget(6.0), UNKNOWN) for _ in range(3))
+    assert not late.on_time
+    assert late.latency_ms == pytest.approx(12.0)
+    assert late.deadline_ms == 6.0
+    assert late.late_because == "compute"
+    assert cautious.decision.switched
+    assert cautious.decision.reason == "step down: a late frame may stay"
+    assert cautious.on_time
+    assert cautious.late_because is None
     assert after.decision.slowdown == pytest.approx(3.0)
-    assert after.decision.switched
     assert after.on_time
+
+
+def test_a_late_frame_names_the_part_that_took_the_most(road: Road) -> None:
+    old = Frame(PIXELS, captured_s=road.clock() - 0.5, decode_ms=10.0)
+    assert road.pipeline.process(old, Budget(6.0), UNKNOWN, live=True).late_because == "source"
+    old = Frame(PIXELS, captured_s=road.clock() - 0.5, decode_ms=490.0)
+    assert road.pipeline.process(old, Budget(6.0), UNKNOWN, live=True).late_because == "decode"
+    old = Frame(PIXELS, captured_s=road.clock() - 0.5)
+    assert road.pipeline.process(old, Budget(6.0), UNKNOWN, live=True, sink_ms=499.0).late_because == "sink"
+    road.engine.slowdown = 1000.0
+    hot = Readings(throttled=True)
+    assert road.pipeline.process(Frame(PIXELS), Budget(6.0), hot).late_because == "throttled"
 
 
 def test_time_beside_the_engine_is_kept_apart_and_taken_from_the_deadline(

@@ -28,7 +28,8 @@ def test_a_frames_line_says_everything_that_happened() -> None:
     assert frame_record(RESULT, readings) == {
         "event": "frame", "index": 7, "captured_s": 12.345679, "point": "p1", "reason": "best within the deadline",
         "switched": True, "feasible": False, "on_time": False, "deadline_ms": 33.3, "latency_ms": 3.0,
-        "preprocess_ms": 0.1235, "run_ms": 2.0, "predicted_ms": 1.2346, "slowdown": 1.5, "dropped": 4, "label": "cup",
+        "preprocess_ms": 0.1235, "run_ms": 2.0, "predicted_ms": 1.23456, "slowdown": 1.5, "on_time_share": None,
+        "limited_by": "", "late_because": None, "decode_ms": None, "sink_ms": 0.0, "dropped": 4, "label": "cup",
         "confidence": 0.8765, "own_load": 0.5, "foreign_load": None, "temperature_c": 61.0, "battery_share": 0.4,
         "memory_available_bytes": 5, "throttled": False,
     }  # fmt: skip
