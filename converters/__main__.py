@@ -14,6 +14,8 @@ from converters.build import BuildRequest, build
 from converters.build_choices import choose
 from converters.delegation import MIN_DELEGATED
 from converters.errors import ConversionError
+from converters.family_command import family_command
+from converters.imagenet_command import imagenet_command
 from converters.int8_graph import QuantSpec
 from edge_runtime.errors import EdgeRuntimeError
 from zoo.checkpoint import CheckpointError, load_checkpoint
@@ -96,6 +98,10 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+main.add_command(family_command)
+main.add_command(imagenet_command)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,18 @@ MAX_SIDE = 2048
 
 
 def export_onnx(
-    model: nn.Module, resolution: int, input_name: str = "image", output_name: str = "logits"
+    model: nn.Module,
+    resolution: int,
+    input_name: str = "image",
+    output_name: str = "logits",
+    free_sides: bool = True,
 ) -> onnx.ModelProto:
     """One graph for every resolution.
 
     Args:
         model: a plain module in eval mode.
         resolution: side of the example picture in pixels.
+        free_sides: leave height and width open; False gives a graph for this resolution alone, sooner.
     Returns:
         the model with inputs (1, 3, height, width) float32; height and width are free.
     Raises:
@@ -37,7 +42,7 @@ def export_onnx(
         with _quiet():
             program = torch.onnx.export(
                 model, (example,), dynamo=True, optimize=True, opset_version=OPSET, verbose=False,
-                input_names=[input_name], output_names=[output_name], dynamic_shapes=(sides,),
+                input_names=[input_name], output_names=[output_name], dynamic_shapes=(sides,) if free_sides else None,
             )  # fmt: skip
     except Exception as error:  # the exporter raises many kinds; the first line says which operator
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
