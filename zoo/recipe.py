@@ -62,6 +62,10 @@ class Recipe:
     """The subnets learn the softmax of the starting network, with its trained head, not of the current full net."""
     full_every: int = 1
     """The full net takes part in one step of so many; in the others each subnet learns from the labels."""
+    quantization_aware_epochs: int = 0
+    """So many last epochs compute with weights and activations rounded as int8 rounds them."""
+    quantization_largest: int = 127
+    """Largest magnitude of an integer weight in these epochs; 63 for x86 without VNNI."""
     unsure_share: float = 0.05
     """Share of held-out pictures of the known classes that may be answered "unsure"."""
     augmentation: str = "basic"
@@ -168,6 +172,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "ema_teacher": (0, 1),
     "head_passes": (0, math.inf),
     "full_every": (1, math.inf),
+    "quantization_aware_epochs": (0, math.inf),
+    "quantization_largest": (1, 128),
     "unsure_share": (0, 1),
     "seed": (0, math.inf),
     "calib_pictures": (0, math.inf),

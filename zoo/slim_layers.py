@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -201,6 +201,9 @@ class SlimConv(SlimLayer):
     Shapes: (N, inputs at width, *spatial) float -> (N, outputs at width, *spatial).
     """
 
+    weight_rounding: Callable[[Tensor], Tensor] | None = None
+    """Applied to the full weight before it is sliced (zoo.quantization_aware)."""
+
     def __init__(
         self,
         inputs: Channels | Joined | int,
@@ -247,7 +250,8 @@ class SlimConv(SlimLayer):
     def active_parameters(self, width: float) -> tuple[Tensor, Tensor | None]:
         """Views of the weight and the bias that are used at `width`."""
         bias = None if self.bias is None else self._sliced(self.bias, width, inside=False)
-        return self._sliced(self.weight, width, inside=True), bias
+        weight = self.weight if self.weight_rounding is None else self.weight_rounding(self.weight)
+        return self._sliced(weight, width, inside=True), bias
 
     def forward(self, x: Tensor) -> Tensor:
         width = current_width()

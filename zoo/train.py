@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from zoo.models import create
 from zoo.mutual import Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
+from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
@@ -267,6 +269,13 @@ class _Run:
         """Whether the full net takes part in the current step."""
         return (self.epoch * self.steps_per_epoch + self.step) % self.recipe.full_every == 0
 
+    def _rounding(self) -> AbstractContextManager[None]:
+        """Quantization-aware in the last epochs."""
+        recipe = self.recipe
+        if self.epoch < recipe.epochs - recipe.quantization_aware_epochs:
+            return nullcontext()
+        return quantization_aware(self.model, recipe.quantization_largest)
+
     def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, float]:
         """One optimiser step.
 
@@ -282,7 +291,7 @@ class _Run:
             return to_tensor(shrink_batch(batch, resolution), recipe.mean, recipe.std, self.device)
 
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, enabled=self.amp):
+        with torch.autocast(self.device.type, enabled=self.amp), self._rounding():
             accumulate = accumulate_labelled_gradients
             if subnets[0].width == max(recipe.widths):
                 accumulate = partial(accumulate_gradients, teacher=self.teacher)

@@ -33,8 +33,11 @@ RECIPE = Recipe(
 )  # 39 training pictures: 3 steps an epoch
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "everything": {"label_smoothing": 0.1, "ema_teacher": 0.9, "augmentation": "strong", "warmup_steps": 2},
-}
+    "everything": {
+        "label_smoothing": 0.1, "ema_teacher": 0.9, "augmentation": "strong", "warmup_steps": 2,
+        "quantization_aware_epochs": 1, "clip_gradient_norm": 5.0,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
