@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -21,6 +22,7 @@ from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle, default_bundle_path
 from edge_runtime.cli_compare import compare
 from edge_runtime.cli_profile import profile
+from edge_runtime.cli_replay import replay
 from edge_runtime.cli_report import report
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -42,6 +44,10 @@ def cli() -> None:
 @click.option("--min-accuracy", type=float, default=0.0, show_default=True, help="0 to 1, on the select split.")
 @click.option("--pin", default=None, metavar="POINT", help="Use one operating point throughout.")
 @click.option("--no-adapt", is_flag=True, help="Stay at the most accurate point.")
+@click.option(
+    "--policy", default="ours", show_default=True, help="Who chooses: ours, static, threshold, pi, alert, ..."
+)
+@click.option("--metrics", default=None, metavar="[HOST:]PORT", help="Serve Prometheus metrics; host: 127.0.0.1.")
 @click.option("--max-frames", type=click.IntRange(1), default=None)
 @click.option("--telemetry", type=click.Path(path_type=Path), default=None, help="Write one JSON line a frame.")
 @click.option("--query-table", default="auto", show_default=True, metavar="FILE|none", help="A profile result.")
@@ -57,6 +63,8 @@ def run(
     min_accuracy: float,
     pin: str | None,
     no_adapt: bool,
+    policy: str,
+    metrics: str | None,
     max_frames: int | None,
     telemetry: Path | None,
     query_table: str,
@@ -72,13 +80,18 @@ def run(
     with (
         Runtime.load(
             bundle or default_bundle_path(), profile=profile, backend=backend, precision=precision, threads=threads,
-            budget=budget, adapt=not no_adapt, telemetry=telemetry, global_thread_pool=True,
+            budget=budget, adapt=not no_adapt, policy=policy, telemetry=telemetry, global_thread_pool=True,
             query_table=query_table, tell=lambda sentence: click.echo(sentence, err=True),
         ) as runtime,
         open_source(source) as frames,
+        contextlib.ExitStack() as stack,
     ):  # fmt: skip
         if pin is not None:
             runtime.pin(pin)
+        if metrics is not None:
+            from edge_runtime.metrics import serve_metrics
+
+            runtime.on_result(stack.enter_context(serve_metrics(metrics)).take)
         for count, result in enumerate(runtime.stream(frames), start=1):
             click.echo(json.dumps(frame_record(result, runtime.readings)))
             if count == max_frames:
@@ -221,6 +234,7 @@ def devices(form: str) -> None:
 
 cli.add_command(profile)
 cli.add_command(report)
+cli.add_command(replay)
 cli.add_command(compare)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edge_runtime.profiling.query_table import QueryTable
 
 OnSwitch = Callable[[Decision, Decision], None]
+OnResult = Callable[[Result, Readings], None]
 PolicyMaker = Callable[[tuple[LadderPoint, ...]], Policy]
 """Makes a policy from the query table."""
 
@@ -86,11 +87,16 @@ class Runtime:
         self._backend, self._clock = backend, clock
         self._all_measured = False
         self._callbacks: list[OnSwitch] = []
+        self._listeners: list[OnResult] = []
         self._last: Decision | None = None
         self._frames = 0
         self._sink_ms = 0.0
         self._resident = ResidentSet(backend, points, clock)
-        self._policy = self._make_policy(policy, limits)
+        try:
+            self._policy = self._make_policy(policy, limits)
+        except BaseException:
+            self._resident.close()
+            raise
         self._pipeline = Pipeline(bundle, self._resident, self._policy, clock)
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
         self._recorder = None if telemetry is None else RunRecorder(telemetry, self._policy)
@@ -224,6 +230,10 @@ class Runtime:
         """Call `callback(old, new)` after each frame whose point differs from the frame before."""
         self._callbacks.append(callback)
 
+    def on_result(self, callback: OnResult) -> None:
+        """Call `callback(result, readings)` after each answered frame."""
+        self._listeners.append(callback)
+
     def infer(self, frame: Frame | npt.NDArray[np.uint8], *, live: bool = False, dropped: int = 0) -> Result:
         """Answer one picture.
 
@@ -243,6 +253,8 @@ class Runtime:
         readings = self._sensors.latest
         result = self._process(frame, readings, live, dropped)
         self._frames += 1
+        for listener in self._listeners:
+            listener(result, readings)
         last, self._last = self._last, result.decision
         if result.decision.switched and last is not None:
             for callback in self._callbacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ SOURCE_HELP = (
 @click.option("--scenario", type=click.Path(path_type=Path), help="TOML file that scripts the run.")
 @click.option("--pin", metavar="POINT", help="Use one operating point only.")
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
+@click.option("--policy", default="ours", help="Who chooses the point: ours, static, threshold, pi, alert, slackfit.")
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics; without a host, to this machine only."
+)
 @click.option("--backend", help="onnxruntime, executorch or null.  [default: the bundle's first]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--query-table", default="auto", metavar="FILE|none", help="A result of edge-runtime profile.")
@@ -63,6 +68,7 @@ def _run(options: dict[str, Any]) -> int:
     from apps.camera.scenario import load_scenario
     from apps.camera.summary import summary_table
     from edge_runtime.bundle import default_bundle_path
+    from edge_runtime.metrics import serve_metrics
     from edge_runtime.runtime import Runtime
 
     budget = _budget(options["target_fps"], options["max_latency_ms"], options["min_accuracy"])
@@ -74,21 +80,27 @@ def _run(options: dict[str, Any]) -> int:
         click.echo(sentence, err=True)
 
     def load_runtime(sensors: Any) -> Any:
-        return Runtime.load(
+        runtime = Runtime.load(
             options["bundle"] or default_bundle_path(),
             backend=options["backend"],
             threads=options["threads"],
             budget=budget,
             sensors=sensors,
             adapt=options["adapt"],
+            policy=options["policy"],
             telemetry=options["telemetry"],
             global_thread_pool=True,
             query_table=options["query_table"],
             warn=tell,
             tell=tell,
         )
+        if metrics is not None:
+            runtime.on_result(metrics.take)
+        return runtime
 
-    outcome = run_camera(wanted, load_runtime, tell)
+    with contextlib.ExitStack() as stack:
+        metrics = None if options["metrics"] is None else stack.enter_context(serve_metrics(options["metrics"]))
+        outcome = run_camera(wanted, load_runtime, tell)
     if outcome.summary.frames:
         Console().print(summary_table(outcome.summary, outcome.point_names))
     if outcome.broken is not None:
