@@ -23,11 +23,14 @@ import numpy as np
 from benchmarks.controller_plots import plot_fleet
 from benchmarks.noise_model import Noise, load_noise
 from benchmarks.parallel import run_all
+from benchmarks.policy_runs import BOARD_PROFILE
 from benchmarks.record import RESULTS, save
 from benchmarks.scores import Scores, score
 from benchmarks.simulator import FrameTruth, World, ladder_of, simulate, switch_cost_ms
 from benchmarks.thermal_board import Ambient, Board, ThermalWorld, best_capped_oracle
 from benchmarks.traces_generated import Script, from_script, recorded_points, slower
+from edge_runtime.controller_bands import DeviceLimits
+from edge_runtime.device_profile import load_profile
 from edge_runtime.policies import make_policy
 
 PAGE = RESULTS.parent.parent / "docs" / "fleet.md"
@@ -150,7 +153,12 @@ def run_device(device: Device, policies: Sequence[str], length_s: float) -> dict
     switch_ms = switch_cost_ms() * device.slower
     ladder = ladder_of(points, device.seed, device.table_error)
     oracle = best_capped_oracle(make, switch_ms, ORACLE_CAPS_EVERY)
-    return {name: score(simulate(make(), make_policy(name, ladder), switch_ms), oracle) for name in policies}
+    limits = DeviceLimits.from_profile(load_profile(BOARD_PROFILE))
+    found = {}
+    for name in policies:
+        policy = make_policy(name, ladder, **({"limits": limits} if name == "ours" else {}))
+        found[name] = score(simulate(make(), policy, switch_ms), oracle)
+    return found
 
 
 def run_fleet_job(job: FleetJob) -> dict[int, dict[str, Scores]]:

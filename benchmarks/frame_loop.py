@@ -7,7 +7,7 @@ shipped points take less than a millisecond and no deadline of a camera could ma
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,13 +135,19 @@ class CameraClock:
     Args:
         fps: of the camera.
         frame_count: frames of the block, dropped ones included.
-        started_s: when frame 0 is captured, on time.monotonic.
+        started_s: when frame 0 is captured, on `clock`.
+        clock: the pipeline's clock.
+        wait: sleeps so many seconds; may return late.
     """
 
     live = True
     name = "camera at a fixed rate"
 
-    def __init__(self, fps: float, frame_count: int, started_s: float) -> None:
+    def __init__(
+        self, fps: float, frame_count: int, started_s: float,
+        clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self._clock, self._wait = clock, wait
         self.fps, self.frame_count, self.started_s = fps, frame_count, started_s
         self.dropped = 0
         self.age_ms, self.idle = 0.0, False
@@ -153,21 +159,19 @@ class CameraClock:
         """Frames as they come due; `age_ms` and `idle` then say how the newest was taken."""
         index = 0
         while index < self.frame_count:
-            now_s = time.monotonic()
-            newest = min(self._newest(now_s), self.frame_count - 1)
-            if newest > index:
-                self.dropped += newest - index
-                index = newest
+            now_s = self._clock()
+            newest = self._newest(now_s, index)
+            self.dropped += newest - index
+            index = newest
             self.idle = now_s < self._due_s(index)
             if self.idle:
-                time.sleep(self._due_s(index) - now_s)
-                woke_s = time.monotonic()
-                newest = min(self._newest(woke_s), self.frame_count - 1)
+                self._wait(self._due_s(index) - now_s)
+                woke_s = self._clock()
+                newest = self._newest(woke_s, index)
                 for missed in range(index, newest):
                     self.slept_through[missed] = (woke_s - self._due_s(missed)) * 1000.0
                 self.dropped += newest - index
-                index = max(index, newest)
-                now_s = woke_s
+                index, now_s = newest, woke_s
             self.age_ms = (now_s - self._due_s(index)) * 1000.0
             yield Frame(self._pictures[index % PICTURES], index, self._due_s(index))
             index += 1
@@ -175,8 +179,10 @@ class CameraClock:
     def _due_s(self, index: int) -> float:
         return self.started_s + index / self.fps
 
-    def _newest(self, now_s: float) -> int:
-        return int((now_s - self.started_s) * self.fps)
+    def _newest(self, now_s: float, index: int) -> int:
+        """The newest frame that is due, `index` or later."""
+        due = int((now_s - self.started_s) * self.fps + 1e-6)
+        return max(index, min(due, self.frame_count - 1))
 
 
 def drive(runtime: Runtime, meter: Meter, camera: CameraClock, before_frame: Any = None) -> list[FrameRow]:

@@ -16,8 +16,12 @@ from benchmarks.scores import Scores, score
 from benchmarks.simulator import RunLog, simulate_oracle
 from benchmarks.traces import Trace, TraceWorld
 from edge_runtime import Budget, Bundle, Runtime
+from edge_runtime.controller_bands import DeviceLimits
+from edge_runtime.device_profile import match_profile, read_machine_facts
 from edge_runtime.manifest import OperatingPoint
-from edge_runtime.policies import LadderPoint, make_policy
+from edge_runtime.policies import make_policy
+from edge_runtime.runtime import PolicyMaker
+from edge_runtime.sensor_loop import TrustedSensors
 from edge_runtime.sensors import DeviceSensors
 
 
@@ -62,13 +66,13 @@ def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, 
     recording = setup.recordings[block.kind]
     deadline_ms = recording.budgets[0][1].deadline_ms
     frame_count = int(setup.length_s * block.fps)
-    options = {"point": best_point} if block.policy == "best-static" else {}
-    ladder = [LadderPoint(p.name, p.accuracy, p.quiet_ms) for p in recording.points]
-    policy = make_policy(block.policy, ladder, **options)
+    profile = match_profile(read_machine_facts())[0]
     with (
         Runtime(
             setup.bundle, setup.meter, setup.points, budget=Budget(deadline_ms),
-            sensors=DeviceSensors(count_children=False), policy=policy,
+            policy=_maker(block.policy, best_point),
+            sensors=TrustedSensors(DeviceSensors(count_children=False), profile),
+            limits=DeviceLimits.from_profile(profile),
         ) as runtime,
         Contention(LOADS[block.load], setup.length_s, block.seed) as contention,
     ):  # fmt: skip
@@ -84,6 +88,13 @@ def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, 
     run = _as_run(block, trace, rows, marks(levels))
     oracle = simulate_oracle(TraceWorld(trace))
     return score(run, oracle), run, oracle
+
+
+def _maker(policy: str, best_point: str) -> str | PolicyMaker:
+    """What Runtime takes: a name, or a function where the policy needs to be told something."""
+    if policy == "best-static":
+        return lambda ladder: make_policy(policy, ladder, point=best_point)
+    return policy
 
 
 def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple[tuple[float, str], ...]) -> RunLog:

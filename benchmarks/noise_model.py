@@ -55,7 +55,7 @@ class Noise:
         return np.interp(uniform, QUANTILES, self.beside_ms)
 
 
-STATES = {"quiet": (("stationary",), 0.0), "loaded": (("step",), 1.0), "memory": (("memory",), 1.0)}
+STATES = {"quiet": (("stationary",), 0.0), "loaded": (("step",), 1.0)}
 """State -> the loads and the phase it is fitted to."""
 
 

@@ -1,0 +1,122 @@
+"""A live block on the engine without an engine: what was measured is what is judged."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from small_worlds import POINTS, small_trace
+
+from benchmarks.closed_loop import agreement
+from benchmarks.contention import LOADS, Contention
+from benchmarks.frame_loop import CameraClock, FrameRow, Meter, pareto_points
+from benchmarks.live_block import Block, LiveSetup, _as_run, recording_name, run_block
+from benchmarks.record_contention import marks, phases
+from benchmarks.traces import TracePoint
+from edge_runtime import Bundle, default_bundle_path
+from edge_runtime.backends.null import NullBackend
+from edge_runtime.manifest import OperatingPoint
+
+
+def compute(point: OperatingPoint) -> None:
+    """Takes CPU time for as long as the point's width asks: 2 to 8 ms."""
+    until_s = time.thread_time() + 0.008 * point.width
+    while time.thread_time() < until_s:
+        pass
+
+
+def test_a_live_block_answers_frames_and_is_judged_by_what_it_measured() -> None:
+    bundle = Bundle.load(default_bundle_path())
+    chosen = [p for p in bundle.manifest.points if p.size_hw == (32, 32)]
+    points = pareto_points(tuple(chosen), {p.name: 8.0 * p.width for p in chosen})
+    known = tuple(TracePoint(p.name, p.accuracy["select"], 8.0 * p.width) for p in points)
+    recording = small_trace(frames=30, points=known, latency_ms=np.ones((30, len(known)), np.float32))
+    kind = recording_name("stationary", 30.0)
+    setup = LiveSetup(bundle, Meter(NullBackend(bundle, compute), 1), points, {kind: recording}, 1.0)
+    scores, run, oracle = run_block(Block("static", "stationary", 30.0, 0), setup, points[0].name)
+    assert scores.frames == 30
+    answered = run.point >= 0
+    assert answered.sum() + scores.dropped == 30
+    assert run.latency_ms[answered].min() >= 8.0 * points[-1].width
+    assert np.all(run.best[run.on_time] > 0)  # an answer in time was possible, since it was given
+    assert oracle.world == kind
+
+
+def test_the_score_of_a_block_is_what_its_rows_say() -> None:
+    trace = small_trace(frames=4)
+    rows = [
+        FrameRow(0, "large", 0.0, True, 1.0, 20.0, 20.0, 0, 21.0, True, False),
+        FrameRow(1, "large", 0.0, True, 1.0, 60.0, 20.0, 1, 61.0, False, False),
+        FrameRow(3, "small", 0.0, True, 1.0, 4.0, 4.0, 0, 5.0, True, True),
+    ]
+    run = _as_run(Block("ours", "step", 30.0, 0), trace, rows, ())
+    assert run.score == pytest.approx([0.6, 0.0, 0.0, 0.4])
+    assert run.point.tolist() == [2, 2, -1, 0]
+    assert run.switches == 1
+    assert run.feasible.all()
+
+
+class FakeTime:
+    """A clock that moves when somebody waits; `late_s` is added to each wait."""
+
+    def __init__(self) -> None:
+        self.now_s, self.late_s = 50.0, 0.0
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds + self.late_s
+
+
+def test_a_camera_gives_the_newest_frame_and_counts_the_others() -> None:
+    fake = FakeTime()
+    camera = CameraClock(100.0, 12, 50.005, lambda: fake.now_s, fake.wait)
+    seen, ages = [], []
+    for frame in camera.frames():
+        seen.append(frame.index)
+        ages.append(round(camera.age_ms, 3))
+        if len(seen) == 3:
+            fake.now_s += 0.046  # busy from 20 ms on until 66 ms: frames 3, 4 and 5 are gone, 6 waits
+    assert seen == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+    assert camera.dropped == 3
+    assert ages[3] == pytest.approx(6.0)
+    assert not camera.slept_through
+
+
+def test_frames_that_pass_while_the_process_waits_for_a_core_are_nobodys_fault() -> None:
+    fake = FakeTime()
+    camera = CameraClock(100.0, 6, 50.005, lambda: fake.now_s, fake.wait)
+    seen = []
+    for frame in camera.frames():
+        seen.append(frame.index)
+        fake.late_s = 0.024 if len(seen) == 1 else 0.0  # the wake-up for frame 1 comes with frame 3
+    assert seen == [0, 3, 4, 5]
+    assert camera.slept_through == {1: pytest.approx(24.0), 2: pytest.approx(14.0)}
+
+
+def test_children_work_while_the_script_says_so_and_leave_with_it() -> None:
+    with Contention(LOADS["step"], 0.9, 0) as contention:
+        children = list(contention._children)
+        assert children
+        contention.begin(time.monotonic())
+        time.sleep(1.0)
+        levels = contention.levels
+    assert [level for _, level in levels] == [0.0, 1.0, 0.0]
+    assert all(at_s >= due_s for (at_s, _), due_s in zip(levels, [0.0, 0.3, 0.6], strict=True))
+    assert all(child.poll() is not None for child in children)
+    assert [what for _, what in marks(levels)] == ["load on", "load off"]
+    assert set(phases(levels, 27, 30.0)) == {0.0, 1.0}
+
+
+def test_agreement_names_the_pair_that_is_furthest_apart() -> None:
+    live = {"a": {"ours": {"in_time_accuracy": 0.50}, "pi": {"in_time_accuracy": 0.45}}}
+    replayed = {"a": {"ours": {"in_time_accuracy": 0.51}, "pi": {"in_time_accuracy": 0.50}}}
+    found = agreement(live, replayed)
+    assert (found["within_2_points"], found["of"], found["worst"], found["worst_points"]) == (1, 2, "a, pi", -5.0)
+
+
+def test_points_that_a_faster_one_equals_are_left_out() -> None:
+    points = [p for p in Bundle.load(default_bundle_path()).manifest.points if p.size_hw == (32, 32)]
+    kept = pareto_points(tuple(points), {p.name: p.width for p in points})
+    accuracies = [p.accuracy["select"] for p in kept]
+    assert accuracies == sorted(set(accuracies))
+    assert len(POINTS) == 3
