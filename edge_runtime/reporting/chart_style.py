@@ -61,6 +61,7 @@ def legend(width_px: int, count: int = 2) -> dict[str, Any]:
         "title": None,
         "orient": "top",
         "direction": "vertical" if is_narrow(width_px) or count > 3 else "horizontal",
+        "symbolOpacity": 1,
     }
 
 

@@ -18,10 +18,14 @@ MOST_LABELS = 9
 def ladder_chart(devices: Sequence[Device], split: str, width_px: int) -> Spec:
     """Accuracy against p50 with a whisker to p99; the front is a line, points that it dominates are pale."""
     entries = [entry for device in devices for entry in device.ladder]
-    colours = _key("device", [device.label for device in devices], width_px)
-    shapes = _key("variant", sorted({entry.variant for entry in entries}), width_px)
+    variants = sorted({entry.variant for entry in entries})
+    shapes = _key("variant", variants, shape_scale(variants), width_px)
+    names = [device.label for device in devices]
+    colours = _key("device", names, colour_scale(names), width_px)
+    if len(devices) > 1 and shapes["legend"]:
+        shapes["legend"]["symbolFillColor"] = shapes["legend"]["symbolStrokeColor"] = SOFT_INK
     if len(devices) == 1:
-        colours = {**shapes, "scale": colour_scale(shapes["scale"]["domain"])}
+        colours = {**shapes, "scale": colour_scale(variants)}
     rows = [_row(entry) for entry in entries]
     narrow = is_narrow(width_px)
     title = (
@@ -61,10 +65,10 @@ def ladder_chart(devices: Sequence[Device], split: str, width_px: int) -> Spec:
     }  # fmt: skip
 
 
-def _key(field: str, names: list[str], width_px: int) -> Spec:
-    """Shapes for the values of a field, with a legend when there are several."""
+def _key(field: str, names: list[str], scale: Spec, width_px: int) -> Spec:
+    """Colours or shapes for the values of a field, with a legend when there are several."""
     shown = legend(width_px, len(names)) if len(names) > 1 else None
-    return {"field": field, "type": "nominal", "scale": shape_scale(names), "legend": shown}
+    return {"field": field, "type": "nominal", "scale": scale, "legend": shown}
 
 
 def _domain(entries: Sequence[Entry], inner_px: int) -> list[float]:

@@ -49,9 +49,9 @@ def _ladder(devices: Sequence[Device], split: str) -> Section:
         "another that is faster and at least as accurate. A whisker reaches from the median to the 99th percentile.",
         partial(ladder_chart, devices, split),
     )  # fmt: skip
-    threads = " and ".join(f"{d.threads} threads on {d.label}" for d in devices)
-    if len(devices) == 1:
-        threads = f"{devices[0].threads} threads"
+    threads = f"{devices[0].threads} threads"
+    if len({device.threads for device in devices}) > 1:
+        threads = " and ".join(f"{device.threads} threads on {device.label}" for device in devices)
     dataset = devices[0].result.bundle.splits.get(split)
     source = f"Accuracy is top-1 on {split}{f' ({dataset})' if dataset else ''}; latency is with {threads}."
     tables = [table for device in devices for table in ladder_tables(device, _of(device, devices))]

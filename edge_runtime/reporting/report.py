@@ -17,7 +17,8 @@ from edge_runtime.reporting.html_page import html_page
 from edge_runtime.reporting.ladder import Device, prepare_devices
 from edge_runtime.reporting.profile_sections import profile_sections
 from edge_runtime.reporting.profile_story import profile_notes, profile_summary, profile_tiles, query_table
-from edge_runtime.reporting.run_log import MAX_LINE_BYTES, RunLog, looks_like_run, read_run
+from edge_runtime.reporting.run_log import RunLog
+from edge_runtime.reporting.run_reader import MAX_LINE_BYTES, looks_like_run, read_run
 from edge_runtime.reporting.run_sections import run_sections
 from edge_runtime.reporting.run_story import RunStory
 from edge_runtime.reporting.text_formats import comma_separated, json_text, markdown

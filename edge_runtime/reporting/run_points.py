@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.records import NO_TEXT
+
 MAX_POINTS = 4096
+MAX_TEXT = 200
+"""Texts of a file are cut here: a label or reason that is longer is no label or reason."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,12 @@ class LoggedPoint:
     accuracy: float | None = None
     """Expected, 0-1."""
     latency_ms: float | None = None
-    """In the query table at the start of the run."""
+    """In the recording's last query table."""
+
+
+def clean_text(value: object) -> str:
+    """A short text that a page can show; empty when there is none."""
+    return NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value[:MAX_TEXT]) if isinstance(value, str) else ""
 
 
 def point_label(width: float | None, size_hw: Sequence[int] | None, extra: str = "") -> str:
@@ -43,21 +51,31 @@ def distinct_labels(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     return [label if label and len(users[label]) == 1 else name for name, label in zip(names, labels, strict=True)]
 
 
-def read_points(facts: Mapping[str, Any], used: Sequence[str]) -> tuple[tuple[LoggedPoint, ...], npt.NDArray[np.int64]]:
-    """Points of the start line, then others that frames name; and for each frame the index of its point."""
-    listed = facts.get("points")
-    rows = [row for row in listed[:MAX_POINTS] if isinstance(row, dict)] if isinstance(listed, list) else []
-    rows = [row for row in rows if isinstance(row.get("name"), str) and row["name"]]
-    known = {str(row["name"])[:200]: row for row in rows}
-    for name in used:
+def read_points(
+    listed: object, table: object, used: Sequence[str]
+) -> tuple[tuple[LoggedPoint, ...], npt.NDArray[np.int64]]:
+    """All points, and for each frame the index of its point.
+
+    Args:
+        listed: `points` of the start line.
+        table: `points` of the last query table.
+        used: the point that each frame names.
+    """
+    known, tabled = _by_name(listed), _by_name(table)
+    for name in (*tabled, *used):
         known.setdefault(name, {})
-    labels = [_label(row) for row in known.values()]
-    points = tuple(
-        LoggedPoint(name, label, _share(row.get("accuracy")), _positive(row.get("latency_ms")))
-        for (name, row), label in zip(known.items(), distinct_labels(list(known), labels), strict=True)
-    )
+    labels = distinct_labels(list(known), [_label(row) for row in known.values()])
+    points = []
+    for (name, row), label in zip(known.items(), labels, strict=True):
+        both = {**row, **{key: v for key, v in tabled.get(name, {}).items() if v is not None}}
+        points.append(LoggedPoint(name, label, _share(both.get("accuracy")), _positive(both.get("latency_ms"))))
     index = {point.name: i for i, point in enumerate(points)}
-    return points, np.array([index[name] for name in used], dtype=np.int64)
+    return tuple(points), np.array([index[name] for name in used], dtype=np.int64)
+
+
+def _by_name(rows: object) -> dict[str, dict[str, Any]]:
+    good = [row for row in rows[:MAX_POINTS] if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {name: row for row in good if (name := clean_text(row.get("name")))}
 
 
 def _label(row: Mapping[str, Any]) -> str:
@@ -67,10 +85,13 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _positive(value: object) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if known and math.isfinite(value) and value > 0 else None  # type: ignore[arg-type,operator]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e300:
+        return None
+    return float(value)
 
 
 def _share(value: object) -> float | None:
-    number = 0.0 if value == 0 and not isinstance(value, bool) else _positive(value)
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    number = _positive(value)
     return number if number is not None and number <= 1.0 else None

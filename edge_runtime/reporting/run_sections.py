@@ -11,7 +11,7 @@ from edge_runtime.reporting.distribution_chart import distributions
 from edge_runtime.reporting.document import Figure, Section
 from edge_runtime.reporting.run_charts import point_shares, step_counts
 from edge_runtime.reporting.run_story import RunStory, comparison_sentences
-from edge_runtime.reporting.static_comparison import Comparison
+from edge_runtime.reporting.static_comparison import MEASURED_TABLE, Comparison
 from edge_runtime.reporting.timeline_chart import timeline
 
 FEWEST_FOR_HILL = 5
@@ -66,12 +66,15 @@ def _comparison(story: RunStory, prefix: str, suffix: str) -> Section:
 
 
 def _how_computed(comparison: Comparison) -> tuple[str, ...]:
+    frames = f"{len(comparison.frames):,} frames"
     told = [
-        f"Static rows are computed, not run. For each of {len(comparison.frames):,} frames a point's latency is its "
-        f"tabled one (from {comparison.table}) times the run's own estimate of the slowdown, plus what the frame cost "
-        "beside the engine. Sudden stalls are not in that estimate, which flatters the computed rows; so the run's own "
-        "choices are computed in the same way too, beside the run as it was."
+        f"Static rows are computed, not run. For each of {frames} a point's latency is its tabled one (from "
+        f"{comparison.table}) times the run's own estimate of the slowdown, plus what the frame cost beside the "
+        "engine. Sudden stalls are not in that estimate, which flatters the computed rows; so the run's own choices are "
+        "computed in the same way too, beside the run as it was."
     ]
+    if comparison.table == MEASURED_TABLE:
+        told = [f"Static rows are computed, not run, for {frames}, from {comparison.table}."]
     if comparison.without_table:
         told.append(
             f"{comparison.without_table:,} points are left out: the recording does not know their accuracy or latency. "
@@ -88,7 +91,7 @@ def _points(story: RunStory, prefix: str, suffix: str) -> Section:
         partial(point_shares, story.run),
     )
     title = f"Points and reasons{suffix}"
-    return Section(f"{prefix}points", title, figures=(figure,), tables=(story.reasons_table(),))
+    return Section(f"{prefix}points", title, figures=(figure,), tables=(story.reasons_table(), story.late_table()))
 
 
 def _latency(story: RunStory, prefix: str, suffix: str) -> Section:

@@ -102,6 +102,12 @@ class RunStory:
         )
         return Table("Why the controller chose so", columns, rows)
 
+    def late_table(self) -> Table:
+        """What took most of the late frames' time."""
+        counted = Counter(cause for cause in self.run.late_because if cause).most_common(10)
+        rows: tuple[Row, ...] = tuple({"cause": cause, "frames": count} for cause, count in counted)
+        return Table("Why frames were late", (Column("cause", "cause"), Column("frames", "late frames", "count")), rows)
+
     def latency_table(self) -> Table:
         """Engine time of each operating point that was used."""
         rows: list[Row] = []

@@ -10,6 +10,8 @@ from edge_runtime.errors import missing_package
 from edge_runtime.reporting.chart_style import styled
 
 SVG = "http://www.w3.org/2000/svg"
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Signs that XML cannot hold, not even escaped."""
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 VEGA_LITE_VERSION = "5.20"
 DROPPED_ATTRIBUTES = ("aria-roledescription", "aria-hidden", "aria-label", "role", "pointer-events", "font-family")
@@ -32,15 +34,24 @@ def draw_chart(spec: dict[str, Any], label: str, prefix: str) -> str:
         import vl_convert
     except ImportError as error:
         raise missing_package("vl-convert-python", "report", "draw the charts of a report") from error
-    text = vl_convert.vegalite_to_svg(styled(spec), vl_version=VEGA_LITE_VERSION, allowed_base_urls=[])
+    text = vl_convert.vegalite_to_svg(_drawable(styled(spec)), vl_version=VEGA_LITE_VERSION, allowed_base_urls=[])
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(text)
     for element in root.iter():
         _clean(element, prefix)
     _name_links(root, prefix)
     root.set("role", "img")
-    root.set("aria-label", label)
+    root.set("aria-label", _drawable(label))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _drawable(value: Any) -> Any:
+    """The chart without signs that would break the drawing."""
+    if isinstance(value, str):
+        return NO_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {key: _drawable(part) for key, part in value.items()}
+    return [_drawable(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _clean(element: ElementTree.Element, prefix: str) -> None:

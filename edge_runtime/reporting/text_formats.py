@@ -43,7 +43,7 @@ def markdown(report: Report) -> str:
 
 
 def comma_separated(report: Report) -> str:
-    """The main table, one line a row, numbers in full.
+    """The main table, one line a row.
 
     Raises:
         ResultError: there is no table, or there are two that do not fit together.
@@ -63,7 +63,7 @@ def comma_separated(report: Report) -> str:
 
 
 def json_text(report: Report) -> str:
-    """Everything but the charts, numbers in full; unknown is null."""
+    """Everything but the charts; unknown is null."""
     values: dict[str, Any] = {
         "schema_version": REPORT_SCHEMA,
         "format": "edge-runtime report",
@@ -102,7 +102,7 @@ def _markdown_table(table: Table) -> list[str]:
     for index, row in enumerate(table.rows):
         cells = [_escaped(column.text(row.get(column.key))) for column in columns]
         if index in table.marked:
-            cells = [f"**{cell}**" for cell in cells]
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     if table.note:
         lines += ["", _escaped(table.note)]
@@ -117,7 +117,10 @@ def _csv_cell(value: Value) -> Value:
 
 
 def _finite(value: Value) -> Value:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """The value without the noise of its last digits; unknown when it is not finite."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.9g}") if math.isfinite(value) else None
 
 
 def _plain(row: Row) -> dict[str, Value]:

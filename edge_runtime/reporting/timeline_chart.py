@@ -21,6 +21,7 @@ PX_A_BUCKET = 3
 SENSORS = (
     ("temperature_c", "temperature, °C", 1.0),
     ("battery_share", "battery, %", 100.0),
+    ("power_w", "power, W", 1.0),
     ("memory_available_bytes", "free memory of the device, MB", 1e-6),
 )
 
@@ -30,6 +31,8 @@ def timeline(run: RunLog, width_px: int) -> Spec:
     inner_px = width_px - LABEL_ROOM_PX - 22
     buckets = gather(run.at_s, max(40, inner_px // PX_A_BUCKET))
     panels = [_latency_panel(run, buckets), _point_panel(run)]
+    if (run.columns["min_accuracy"] > 0.0).any():
+        panels.append(_accuracy_panel(run, buckets))
     if run.known("slowdown"):
         title = "slowdown, estimated: observed / tabled time (logarithmic)"
         panels.append(_sensor_panel(run, buckets, "slowdown", title, 1.0, log=True))
@@ -128,6 +131,23 @@ def _point_panel(run: RunLog) -> Spec:
     }  # fmt: skip
     title = "operating point (width × input size), the most accurate on top"
     return {"height": max(40, 20 * len(labels)), "layer": [bars], "title": panel_title(title)}
+
+
+def _accuracy_panel(run: RunLog, buckets: Buckets) -> Spec:
+    """Expected accuracy of the points, and the floor that the budget asks for."""
+    accuracy = np.array([np.nan if point.accuracy is None else point.accuracy for point in run.points])[run.point]
+    at_s, scale = (buckets.start_s + buckets.end_s) / 2, {"zero": False, "nice": True}
+    dashed = {"color": INK, "strokeDash": [5, 3]}
+    layers = [
+        {
+            "data": {"values": _rows(s=at_s, v=100.0 * buckets.percentile(values, 50))},
+            "mark": {"type": "line", "strokeWidth": 1.5, "interpolate": "step-after", "aria": False, **look},
+            "encoding": {"x": time_axis(run), "y": _y("v", scale)},
+        }
+        for values, look in ((accuracy, {"color": ACCENT}), (run.columns["min_accuracy"], dashed))
+    ]
+    title = "expected accuracy, %; dashed: the budget's floor"
+    return {"height": 70, "layer": layers, "title": panel_title(title)}
 
 
 def _load_panel(run: RunLog, buckets: Buckets) -> Spec:
