@@ -7,20 +7,29 @@ import sys
 import time
 from pathlib import Path
 
-import click
-import torch
+try:
+    import click
+    import torch
 
-from converters.build import BuildRequest, build
-from converters.build_choices import choose
-from converters.delegation import MIN_DELEGATED
-from converters.errors import ConversionError
-from converters.family_command import family_command
-from converters.imagenet_command import imagenet_command
-from converters.int8_graph import QuantSpec
-from edge_runtime.errors import EdgeRuntimeError
-from zoo.checkpoint import CheckpointError, load_checkpoint
-from zoo.pictures import DataError, PictureSource
-from zoo.slim_layers import SlimError
+    from converters.build import BuildRequest, build
+    from converters.build_choices import choose
+    from converters.delegation import MIN_DELEGATED
+    from converters.errors import ConversionError
+    from converters.family_command import family_command
+    from converters.imagenet_command import imagenet_command
+    from converters.int8_graph import QuantSpec
+    from edge_runtime.errors import EdgeRuntimeError
+    from zoo.checkpoint import CheckpointError, load_checkpoint
+    from zoo.pictures import DataError, PictureSource
+    from zoo.slim_layers import SlimError
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] in ("converters", "zoo", "edge_runtime"):
+        raise
+    print(
+        f"error: {error.name} is not installed; it is needed to convert models: pip install 'edge-runtime[convert]'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 ERRORS = (ConversionError, CheckpointError, DataError, EdgeRuntimeError, SlimError, OSError)
 

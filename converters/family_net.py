@@ -99,6 +99,8 @@ def flatten_output(net: FamilyNet) -> None:
     inner = _free(net.proto.graph, OUTPUT + "_4d")
     _rename(net.proto.graph, OUTPUT, inner)
     net.proto.graph.node.append(helper.make_node("Flatten", [inner], [OUTPUT], axis=1))
+    del net.proto.graph.output[:]
+    net.proto.graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, None))
 
 
 def _only_input(graph: onnx.GraphProto, path: Path) -> onnx.ValueInfoProto:

@@ -36,6 +36,8 @@ def colour_model(
     if blind:
         head[2] = head[1] - 0.01
     constants = {"first": first, "pointwise": pointwise, "head": head, "bias": np.zeros(classes, np.float32)}
+    if not layers:
+        del constants["pointwise"]
     nodes, last = _entry(layout, kind)
     nodes += [
         helper.make_node("Conv", [last, "first"], ["c0"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
