@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from edge_runtime.bundle_files import FileFact
+from edge_runtime.exit_records import EarlyExits, LookParts
 from edge_runtime.preprocess import FITS, RESIZES
 
 SCHEMA_VERSION = 1
@@ -95,6 +96,8 @@ class OperatingPoint:
     """Confidence under which the answer is "unsure"."""
     latency_ms: float | None = None
     """Median on the machine that built the bundle; a first guess that the device replaces."""
+    exit: str | None = None
+    """Setting of `Manifest.exits` that this point runs with; its program is then the glance of a set of parts."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.width <= 1.0, f"width is {self.width}, expected 0 < width <= 1")
@@ -145,6 +148,8 @@ class Manifest:
     """Split -> data set and number of pictures, in words."""
     provenance: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    exits: EarlyExits | None = None
+    """A network that looks several times; None for one that runs once for each frame."""
 
     @property
     def used_files(self) -> tuple[str, ...]:
@@ -176,3 +181,20 @@ class Manifest:
                     low - 1e-9 <= point.width <= high + 1e-9,
                     f"point {point.name!r} has width {point.width}, but the net was trained for {low} to {high}",
                 )
+            self._check_exit(point, programs)
+
+    def _check_exit(self, point: OperatingPoint, programs: dict[str, Program]) -> None:
+        if point.exit is None:
+            return
+        settings = () if self.exits is None else tuple(s.name for s in self.exits.settings)
+        _require(point.exit in settings, f"point {point.name!r} wants exit {point.exit!r}, not in the bundle")
+        assert self.exits is not None
+        patch, size_hw = self.exits.patch, point.size_hw
+        _require(min(size_hw) > patch, f"point {point.name!r}: size_hw is {size_hw}, expected above {patch}")
+        parts: tuple[LookParts, ...] = tuple(p for p in self.exits.parts if p.glance == point.program)
+        _require(len(parts) == 1, f"point {point.name!r}: program {point.program!r} is the glance of no set of parts")
+        kinds = set()
+        for name in (parts[0].glance, parts[0].policy, parts[0].focus, *parts[0].classifiers):
+            _require(name in programs, f"exits: part {name!r} is not among the programs")
+            kinds.add((programs[name].backend, programs[name].precision))
+        _require(len(kinds) == 1, f"exits: the parts of {point.program!r} are of different engines or precisions")

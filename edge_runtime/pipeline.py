@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
+from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner
 from edge_runtime.frame import Frame
 from edge_runtime.late_cause import late_cause
 from edge_runtime.policies import Policy
@@ -66,6 +67,8 @@ class Pipeline:
 
         preprocess(frame.pixels, self.bundle.spec, point.size_hw, out=runner.input)
         prepared_s = self._clock()
+        if isinstance(runner, EarlyExitRunner):
+            runner.deadline_s = begin_s + budget.deadline_ms * DEADLINE_SHARE / 1000.0
         logits = runner.run()
         finished_s = self._clock()
         answer = classify(logits, self.bundle.manifest.labels, point.temperature, point.unsure_below)
@@ -73,7 +76,8 @@ class Pipeline:
         answered_s = self._clock()
 
         run_ms = (finished_s - prepared_s) * 1000.0
-        self.policy.observe(decision.point, run_ms)
+        comparable_ms = runner.comparable_ms(run_ms) if isinstance(runner, EarlyExitRunner) else run_ms
+        self.policy.observe(decision.point, comparable_ms)
         beside_ms = (answered_s - started_s) * 1000.0 - run_ms
         self._overhead_ms = OVERHEAD_MEMORY * self._overhead_ms + (1.0 - OVERHEAD_MEMORY) * beside_ms
         latency_ms = (answered_s - begin_s) * 1000.0

@@ -78,4 +78,9 @@ def open_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:
     except ModuleNotFoundError as error:
         raise BackendError(f"backend {name!r} is not part of this version: {error}; update edge-runtime") from error
     open_it: Callable[[Bundle, BackendOptions], Backend] = module.open_backend
-    return open_it(bundle, options)
+    backend = open_it(bundle, options)
+    if bundle.manifest.exits is None:
+        return backend
+    from edge_runtime.early_exit_backend import EarlyExitBackend  # it imports this module
+
+    return EarlyExitBackend(backend, bundle, options)

@@ -1,0 +1,252 @@
+"""An anytime network: after each look there is an answer, and the time left decides whether to look again.
+
+A run stops when the answer is sure (its calibrated confidence reaches the point's threshold), when the next look is not
+expected to end before the deadline, or after the point's last look. It always returns an answer: the one of the latest
+look that gave numbers. The glance is never skipped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import BackendError
+from edge_runtime.exit_records import EarlyExits, ExitSetting
+
+Array = npt.NDArray[np.float32]
+SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
+DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
+LATENCY_QUANTILE = 0.99
+REMEMBERED_LOOKS = 128
+WARM_UP_RUNS = 5
+
+
+class Parts(Protocol):
+    """The four programs of an engine; arrays may be buffers that the next call overwrites."""
+
+    def encode(self, look: int, image: Array) -> tuple[Array, Array]:
+        """Vector (1, V) and feature map of the glance (look 0) or of a patch, from (1, 3, patch, patch)."""
+
+    def place(self, feature_map: Array, memory: Array) -> tuple[Array, Array]:
+        """Place (1, 2) of the next patch, 0-1 of the room, and the policy's memory."""
+
+    def answer(self, look: int, vector: Array, memory: Array) -> tuple[Array, Array]:
+        """Scores (1, classes) after this look, and the classifier's memory."""
+
+    def close(self) -> None:
+        """Release the engine's memory."""
+
+
+@dataclass(frozen=True)
+class LookRecord:
+    """What one run did."""
+
+    looks: int
+    reason: str
+    """Why it stopped: SURE, OUT_OF_TIME, OUT_OF_LOOKS or FAILED."""
+    confidence: float
+    """Calibrated probability of the answer, 0-1."""
+    boxes: tuple[tuple[int, int, int, int], ...]
+    """Patches in the order looked at: top, left, rows, columns in pixels of the network's picture."""
+    look_ms: tuple[float, ...]
+    """Time of each look."""
+
+
+class LookClock:
+    """How long the next look takes: a quantile of the last ones, scaled by how slow this frame is so far.
+
+    Args:
+        quantile: 0-1 of the remembered times.
+        remembered: how many looks back.
+    """
+
+    def __init__(self, quantile: float = LATENCY_QUANTILE, remembered: int = REMEMBERED_LOOKS) -> None:
+        self._quantile = quantile
+        self._glances: deque[float] = deque(maxlen=remembered)
+        self._patches: deque[float] = deque(maxlen=remembered)
+
+    def observe(self, look: int, seconds: float) -> None:
+        """Take in the time of one look; 0 is the glance."""
+        (self._patches if look else self._glances).append(seconds)
+
+    def next_look_s(self, glance_s: float) -> float:
+        """Expected upper end of the next look's time, in seconds; 0 when none has been seen.
+
+        Args:
+            glance_s: what this frame's glance took. A glance slower than usual says that the machine is slow now.
+        """
+        if not self._patches:
+            return 0.0
+        ordered = sorted(self._patches)
+        upper = ordered[min(len(ordered) - 1, math.ceil(self._quantile * len(ordered)) - 1)]
+        if not self._glances:
+            return upper
+        usual = sorted(self._glances)[len(self._glances) // 2]
+        middle = ordered[len(ordered) // 2]
+        slowdown = glance_s / usual if usual > 0.0 else 1.0
+        return max(upper, middle * slowdown)
+
+    def usual_s(self, looks: float) -> float:
+        """Median time of a run of so many looks, not necessarily whole; 0 when none has been seen."""
+        if not self._glances:
+            return 0.0
+        glance = sorted(self._glances)[len(self._glances) // 2]
+        patch = sorted(self._patches)[len(self._patches) // 2] if self._patches else 0.0
+        return glance + max(0.0, looks - 1.0) * patch
+
+
+class EarlyExitRunner:
+    """A runner (edge_runtime.backends.Runner) that looks as often as it is worth and as time allows.
+
+    Args:
+        parts: the programs; not owned, since other points use them too.
+        exits: facts of the network.
+        setting: when to stop.
+        size_hw: of the picture.
+        classes: scores.
+        clock: monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        exits: EarlyExits,
+        setting: ExitSetting,
+        size_hw: tuple[int, int],
+        classes: int,
+        clock: Callable[[], float] = time.monotonic,
+        look_clock: LookClock | None = None,
+    ) -> None:
+        self.input: Array = np.zeros((1, 3, *size_hw), np.float32)
+        self.deadline_s: float | None = None
+        """When the answer must be there, in the clock's time; None does not limit. Taken for one run."""
+        self.last: LookRecord | None = None
+        """What the last run did."""
+        self._parts, self._exits, self._setting, self._clock = parts, exits, setting, clock
+        self.look_clock = look_clock or LookClock()
+        self._output = np.zeros((1, classes), np.float32)
+        self._image = np.zeros((1, 3, exits.patch, exits.patch), np.float32)
+
+    def warm_up(self) -> None:
+        """Run all looks some times, so that the first frame knows how long a look takes."""
+        never = (2.0,) * (self._setting.max_looks - 1)
+        for _ in range(WARM_UP_RUNS):
+            self._look(never, None)
+        self.last = None
+
+    def run(self) -> Array:
+        """Calibrated logits (1, classes) of the picture in `input`; the runner's own buffer.
+
+        Raises:
+            BackendError: the glance failed; a later look that fails ends the run with the answer before it.
+        """
+        deadline_s, self.deadline_s = self.deadline_s, None
+        self._look(self._setting.thresholds, deadline_s)
+        return self._output
+
+    @property
+    def expected_ms(self) -> float:
+        """What a run takes in the mean over pictures: the expected looks at their usual time."""
+        return self.look_clock.usual_s(self._setting.expected_looks) * 1000.0
+
+    def comparable_ms(self, run_ms: float) -> float:
+        """The time of the last run as if it had taken the expected number of looks.
+
+        How often a picture is looked at says nothing of how fast the machine is; a controller that compares times with
+        its query table would take hard pictures for a slow machine.
+        """
+        usual_s = 0.0 if self.last is None else self.look_clock.usual_s(self.last.looks)
+        return run_ms if usual_s <= 0.0 else run_ms * self.expected_ms / (usual_s * 1000.0)
+
+    def close(self) -> None:
+        """Nothing: the programs belong to the backend."""
+
+    def _look(self, thresholds: tuple[float, ...], deadline_s: float | None) -> None:
+        exits, last = self._exits, self._setting.max_looks - 1
+        policy_memory = np.zeros((1, exits.policy_memory), np.float32)
+        memory = np.zeros((1, exits.classifier_memory), np.float32)
+        boxes: list[tuple[int, int, int, int]] = []
+        times: list[float] = []
+        feature_map = np.zeros((0,), np.float32)
+        reason, confidence = OUT_OF_LOOKS, 0.0
+        self._output[:] = np.nan  # never the answer of the frame before
+        for look in range(self._setting.max_looks):
+            started_s = self._clock()
+            try:
+                if look == 0:
+                    shrink(self.input, self._image)
+                else:
+                    place, policy_memory = self._parts.place(feature_map, policy_memory)
+                    boxes.append(cut(self.input, place, self._image))
+                vector, feature_map = self._parts.encode(look, self._image)
+                scores, memory = self._parts.answer(look, vector, memory)
+                found = self._take(scores, exits.temperatures[look])
+            except BackendError:
+                if look == 0:
+                    raise
+                found = None
+            if found is None and look:  # the answer before stays
+                reason = FAILED
+                break
+            confidence = found or 0.0  # a glance without numbers says nothing; the next look may
+            now_s = self._clock()
+            times.append(now_s - started_s)
+            self.look_clock.observe(look, times[-1])
+            if look == last:
+                break
+            if confidence >= thresholds[look]:
+                reason = SURE
+                break
+            if deadline_s is not None and now_s + self.look_clock.next_look_s(times[0]) > deadline_s:
+                reason = OUT_OF_TIME
+                break
+        self.last = LookRecord(len(times), reason, confidence, tuple(boxes), tuple(t * 1000.0 for t in times))
+
+    def _take(self, scores: Array, temperature: float) -> float | None:
+        """Keep the scores of a look as the answer; returns its confidence, or None where they are no numbers."""
+        if not np.isfinite(scores).all():
+            return None
+        np.divide(scores, temperature, out=self._output)
+        exponents = np.exp(self._output[0].astype(np.float64) - float(self._output.max()))
+        return float(exponents.max() / exponents.sum())
+
+
+def shrink(picture: Array, out: Array) -> None:
+    """The glance: area averaging of each channel.
+
+    Args:
+        picture: (1, 3, H, W) float32.
+        out: (1, 3, side, side) float32 to write into.
+    """
+    import cv2
+
+    rows, columns = out.shape[2:]
+    for channel in range(picture.shape[1]):
+        out[0, channel] = cv2.resize(picture[0, channel], (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def cut(picture: Array, place: Array, out: Array) -> tuple[int, int, int, int]:
+    """Copy a patch out of a picture.
+
+    Args:
+        picture: (1, 3, H, W) float32.
+        place: (1, 2) row and column of the corner, 0-1 of the room; what is no number counts as the middle.
+        out: (1, 3, rows, columns) float32 to write into.
+    Returns:
+        top, left, rows and columns of the patch in pixels.
+    """
+    rows, columns = out.shape[2:]
+    corner = []
+    for share, room in zip(place[0].tolist(), (picture.shape[2] - rows, picture.shape[3] - columns), strict=True):
+        inside = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.5
+        corner.append(math.floor(inside * room))
+    top, left = corner
+    out[:] = picture[:, :, top : top + rows, left : left + columns]
+    return top, left, rows, columns
