@@ -21,7 +21,7 @@ class Budget:
     target_fps: float | None = None
     """Frames per second that must be kept up: the engine's time must fit in one period, however long the deadline."""
     max_memory_bytes: int | None = None
-    """Points that take more than this while they are resident are not used."""
+    """What all resident points together may take; a point that alone takes more is not used."""
     max_power_w: float | None = None
     """Upper limit of the power drawn: by the points' energy where it is known, and by the power sensor."""
 

@@ -10,6 +10,8 @@ from math import sqrt
 
 from edge_runtime.controller_settings import ControllerSettings
 
+SPIKES = 16
+"""Late frames whose sizes are remembered; their number is counted over all remembered frames."""
 SQRT2 = 1.4142135623730951
 """Student's t with four degrees of freedom has twice the variance of its scale's square."""
 
@@ -42,8 +44,9 @@ class SlowdownFilter:
         self.mean = 1.0
         self.variance = settings.first_variance
         """Of the mean, relative to its square."""
-        self.noise = settings.first_noise
-        """Variance of one frame around the mean, relative to its square."""
+        self.noise_ms2: float | None = None
+        """Variance of one frame around the mean, as a part of the tabled latency, square milliseconds: what takes the
+        core away adds milliseconds, which weigh less the longer a point runs. None before the first frame."""
         self.drift = settings.min_drift
         """Variance that the mean gains from frame to frame, relative to its square."""
         self.total = 0.0
@@ -53,13 +56,17 @@ class SlowdownFilter:
         self.persistence = 0.5
         """Learned share of late frames that a second one followed."""
         self.frames = 0
-        self._alarm_cost_ms = self._alarm_extra_ms = 0.0
+        self._alarm_extra_ms = 0.0
         self._low: float | None = None
         self._stayed = self._passed = 1.0
-        self._recent: list[float] = []
-        """Surprises in standard deviations, in order of time from `_next` on."""
-        self._sorted: list[float] = []
+        self._recent: list[float | None] = []
+        """Surprises in standard deviations, in order of time from `_next` on; None stands for a late frame."""
         self._next = 0
+        self._sorted: list[float] = []
+        """Those that are numbers."""
+        self._spikes: list[tuple[float, float]] = []
+        """(slowdown, milliseconds beyond the expected) of the last late frames, in order from `_next_spike` on."""
+        self._next_spike = 0
 
     def observe(self, slowdown: float, cost_ms: float, table_variance: float) -> float | None:
         """Take in one frame.
@@ -76,14 +83,16 @@ class SlowdownFilter:
         slowdown = min(max(slowdown, settings.min_slowdown), settings.max_slowdown)
         self.frames += 1
         innovation = slowdown / self.mean - 1.0
-        total = self.total = self.variance + self.drift + table_variance + self.noise
+        noise = self._noise(cost_ms)
+        total = self.total = self.variance + self.drift + table_variance + noise
         limit = settings.jump_sigmas * sqrt(total)
         if limit < settings.jump_share:
             limit = settings.jump_share
-        self._remember(innovation / sqrt(total))
         if innovation > limit:
+            self._remember(None)
             self._take_late(slowdown, cost_ms)
             return None
+        self._remember(innovation / sqrt(total))
         if self.alarm is not None:
             self._learn_persistence(stayed=False)
             self.alarm = None
@@ -95,7 +104,7 @@ class SlowdownFilter:
             innovation = -limit
         else:
             self._low = None
-        self._update(innovation, table_variance)
+        self._update(innovation, noise, table_variance, cost_ms)
         return innovation
 
     def expect(self, slowdown: float) -> None:
@@ -123,57 +132,84 @@ class SlowdownFilter:
         """
         if time_ms <= 0.0:
             return 1.0
-        allowed = time_ms / (cost_ms * self.mean) - 1.0
-        deviation = sqrt(self.variance + self.drift + self.noise + table_variance)
-        late = self._late(allowed / deviation)
+        expected_ms = cost_ms * self.mean
+        allowed = time_ms / expected_ms - 1.0
+        deviation = sqrt(self.variance + self.drift + self._noise(cost_ms) + table_variance)
+        late = self._surprised(allowed / deviation) + self._spiked(time_ms / cost_ms, time_ms - expected_ms)
         if self.alarm is not None:
-            if cost_ms <= self._alarm_cost_ms:  # the lesser of a factor and an addition
-                factor = self.alarm / self.mean
-            else:
-                factor = 1.0 + self._alarm_extra_ms / (cost_ms * self.mean)
-            allowed = (1.0 + allowed) / factor - 1.0
-            late = late + self.persistence * (self._late(allowed / deviation) - late)
+            factor = self.alarm / self.mean
+            if self._alarm_extra_ms < expected_ms * (factor - 1.0):  # the lesser of a factor and an addition
+                factor = 1.0 + self._alarm_extra_ms / expected_ms
+            alarming = self._surprised(((1.0 + allowed) / factor - 1.0) / deviation)
+            if alarming > late:
+                late = late + self.persistence * (alarming - late)
         return late
 
-    def _late(self, deviations: float) -> float:
-        """P(a surprise is larger), from Student's t and from the surprises of late, weighted by their number."""
+    def _surprised(self, deviations: float) -> float:
+        """P(the surprise is larger), from Student's t and from the surprises of late, weighted by their number."""
         prior = self._settings.prior_frames
-        count = len(self._sorted)
-        above = count - bisect_right(self._sorted, deviations)
-        return (prior * late_share(SQRT2 * deviations) + above) / (prior + count)
+        above = len(self._sorted) - bisect_right(self._sorted, deviations)
+        return (prior * late_share(SQRT2 * deviations) + above) / (prior + len(self._recent))
 
-    def _remember(self, surprise: float) -> None:
+    def _spiked(self, slowdown: float, extra_ms: float) -> float:
+        """P(a frame is late beyond all surprises, and too late): by the lesser of a factor and an addition."""
+        spikes = self._spikes
+        if not spikes:
+            return 0.0
+        above = 0
+        for factor, addition_ms in spikes:
+            if factor > slowdown and addition_ms > extra_ms:
+                above += 1
+        seen = len(self._recent) - len(self._sorted)
+        return seen * (above / len(spikes)) / (self._settings.prior_frames + len(self._recent))
+
+    def _remember(self, surprise: float | None) -> None:
         recent, ordered = self._recent, self._sorted
         if len(recent) < self._settings.remembered_frames:
             recent.append(surprise)
         else:
-            del ordered[bisect_left(ordered, recent[self._next])]
+            oldest = recent[self._next]
+            if oldest is not None:
+                del ordered[bisect_left(ordered, oldest)]
             recent[self._next] = surprise
         self._next = (self._next + 1) % self._settings.remembered_frames
-        insort(ordered, surprise)
+        if surprise is not None:
+            insort(ordered, surprise)
 
-    def _update(self, innovation: float, table_variance: float) -> None:
+    def _noise(self, cost_ms: float) -> float:
+        """Variance of one frame of a point around the mean, relative to its square."""
+        settings = self._settings
+        if self.noise_ms2 is None:
+            return settings.first_noise
+        return min(max(self.noise_ms2 / (cost_ms * cost_ms), settings.min_noise), settings.max_noise)
+
+    def _update(self, innovation: float, noise: float, table_variance: float, cost_ms: float) -> None:
         """Drift, prior, gain, mean, variance, noise: in this order."""
         settings = self._settings
         step = (self.variance + self.drift) / self.total * innovation
         drift = settings.drift_memory * self.drift + (1.0 - settings.drift_memory) * step * step
         self.drift = min(max(drift, settings.min_drift), settings.max_drift)
         prior = self.variance + self.drift
-        gain = prior / (prior + self.noise + table_variance)
+        gain = prior / (prior + noise + table_variance)
         self.mean = min(max(self.mean * (1.0 + gain * innovation), settings.min_slowdown), settings.max_slowdown)
         self.variance = (1.0 - gain) * prior
-        noise = self.noise + settings.noise_rate * ((1.0 - gain) * innovation * innovation - self.noise)
-        self.noise = min(max(noise, settings.min_noise), settings.max_noise)
+        learned = noise + settings.noise_rate * ((1.0 - gain) * innovation * innovation - noise)
+        self.noise_ms2 = learned * cost_ms * cost_ms
 
     def _take_late(self, slowdown: float, cost_ms: float) -> None:
         """Raise an alarm, or believe the lesser of two late frames in a row."""
         self._low = None
+        extra_ms = cost_ms * (slowdown - self.mean)
+        if len(self._spikes) < SPIKES:
+            self._spikes.append((slowdown, extra_ms))
+        else:
+            self._spikes[self._next_spike] = (slowdown, extra_ms)
+        self._next_spike = (self._next_spike + 1) % SPIKES
         if self.alarm is not None:
             self._learn_persistence(stayed=True)
             self._jump(min(slowdown, self.alarm))
             return
-        self.alarm, self._alarm_cost_ms = slowdown, cost_ms
-        self._alarm_extra_ms = cost_ms * (slowdown - self.mean)
+        self.alarm, self._alarm_extra_ms = slowdown, extra_ms
 
     def _jump(self, slowdown: float) -> None:
         self.mean = slowdown

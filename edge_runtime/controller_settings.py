@@ -10,7 +10,7 @@ class ControllerSettings:
     """Constants of the controller. Variances are relative: of the slowdown divided by its mean."""
 
     # What a late frame costs, and how a point is judged
-    miss_weight: float = 2.0
+    miss_weight: float = 1.5
     """A frame that the fastest point would have answered in time costs so many times its accuracy when it is late."""
     margin_share: float = 0.02
     """Share of the deadline kept free for what neither the table nor the filter knows."""
@@ -33,7 +33,7 @@ class ControllerSettings:
     first_noise: float = 0.0025
     """Of one frame, before the first frame."""
     min_noise: float = 0.0004
-    max_noise: float = 0.09
+    max_noise: float = 0.25
     noise_rate: float = 0.03
     """Weight of one frame in the estimate of the noise."""
     min_drift: float = 0.0002
@@ -42,7 +42,7 @@ class ControllerSettings:
     drift_memory: float = 0.8
     """Weight of the past in the estimate of the drift."""
     jump_sigmas: float = 4.0
-    jump_share: float = 0.25
+    jump_share: float = 0.4
     """A frame is set aside when it is slower than expected by both: so many standard deviations, and this share."""
     remembered_frames: int = 64
     """Surprises that the distribution of late frames is made of."""

@@ -11,6 +11,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner
 from edge_runtime.frame import Frame
 from edge_runtime.late_cause import late_cause
+from edge_runtime.overhead import OVERHEAD_MEMORY, Overhead
 from edge_runtime.policies import Policy
 from edge_runtime.postprocess import classify
 from edge_runtime.preprocess import preprocess
@@ -18,7 +19,7 @@ from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Result
 
-OVERHEAD_MEMORY = 0.9  # weight of the past in the running mean of what a frame costs beside the engine
+__all__ = ["OVERHEAD_MEMORY", "Choice", "Pipeline"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Pipeline:
         self.bundle, self.resident, self.policy, self._clock = bundle, resident, policy, clock
         self.choice: Choice | None = None
         """Of the last frame, also when it failed afterwards."""
+        self.observed_ms = 0.0
+        """What the policy learned from the last answered frame."""
         self._points = {p.name: p for p in bundle.manifest.points}
-        self._overhead_ms = 0.0
+        self._overhead = Overhead()
 
     def process(
         self, frame: Frame, budget: Budget, readings: Readings, *, live: bool = False, dropped: int = 0,
@@ -60,7 +63,7 @@ class Pipeline:
         started_s = self._clock()
         begin_s = min(frame.captured_s, started_s) if live else started_s
         waited_ms = (started_s - begin_s) * 1000.0
-        choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead_ms)
+        choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead.mean_ms)
         self.choice = choice
         decision = self.policy.choose(started_s, budget, readings, choice.resident, choice.age_ms)
         point, runner = self._points[decision.point], self.resident.runner(decision.point)
@@ -78,8 +81,8 @@ class Pipeline:
         run_ms = (finished_s - prepared_s) * 1000.0
         comparable_ms = runner.comparable_ms(run_ms) if isinstance(runner, EarlyExitRunner) else run_ms
         self.policy.observe(decision.point, comparable_ms)
-        beside_ms = (answered_s - started_s) * 1000.0 - run_ms
-        self._overhead_ms = OVERHEAD_MEMORY * self._overhead_ms + (1.0 - OVERHEAD_MEMORY) * beside_ms
+        self.observed_ms = comparable_ms
+        self._overhead.take((answered_s - started_s) * 1000.0 - run_ms)
         latency_ms = (answered_s - begin_s) * 1000.0
         on_time, cause = latency_ms <= budget.deadline_ms, None
         if not on_time:

@@ -40,6 +40,8 @@ class RecordedFrame:
     """The decision as far as the record states it."""
     run_ms: float | None
     """None: the engine did not answer."""
+    observed_ms: float | None
+    """What the policy learned: the run time, or for an engine with early exits the time that all its steps take."""
     latency_ms: float | None
     point_latency_ms: dict[str, float] = field(default_factory=dict)
     """What each point would have taken, where the record knows it."""
@@ -187,6 +189,7 @@ class _Reader:
             decision=Decision("", "failed", 0.0, 1.0) if failed else _decision(recorded),
             recorded=recorded,
             run_ms=None if failed else read_value(number, record["run_ms"], f"{where}: run_ms"),
+            observed_ms=None if failed else read_value(number, record["observed_ms"], f"{where}: observed_ms"),
             latency_ms=None if failed else read_value(number, record["latency_ms"], f"{where}: latency_ms"),
             point_latency_ms=read_value(
                 dict[str, float], record.get("point_latency_ms") or {}, f"{where}: point_latency_ms"
@@ -216,6 +219,7 @@ class _Reader:
                     decision=_decision(recorded),
                     recorded=recorded,
                     run_ms=run_ms,
+                    observed_ms=run_ms,
                     latency_ms=latency_ms,
                 )
             )

@@ -163,8 +163,9 @@ def _play(trace: RecordedTrace, policy: Policy, clairvoyant: _Clairvoyant | None
             clairvoyant.frame = frame
         decision = policy.choose(frame.now_s, frame.budget, frame.readings, frame.resident, frame.age_ms)
         run_ms = _run_ms(frame, decision.point)
-        if run_ms is not None:
-            policy.observe(decision.point, run_ms)
+        observed_ms = frame.observed_ms if decision.point == frame.decision.point else run_ms
+        if observed_ms is not None:
+            policy.observe(decision.point, observed_ms)
         replayed.append(_replayed(frame, decision, run_ms))
     return replayed
 

@@ -50,11 +50,11 @@ class RunRecorder:
         ]
         self._file.write(record)
 
-    def frame(self, result: Result, choice: Choice) -> None:
-        """An answered frame."""
+    def frame(self, result: Result, choice: Choice, observed_ms: float) -> None:
+        """An answered frame, and what the policy learned from it."""
         self._changes(choice)
         record = frame_record(result, choice.readings)
-        record["now_s"], record["age_ms"] = choice.now_s, choice.age_ms
+        record["now_s"], record["age_ms"], record["observed_ms"] = choice.now_s, choice.age_ms, observed_ms
         self._file.write(record)
 
     def failed(self, index: int, choice: Choice) -> None:
