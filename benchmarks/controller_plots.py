@@ -57,7 +57,7 @@ def plot_step(runs: Sequence[tuple[RunLog, RunLog]], name: str) -> Path:
             if what == "load on":
                 axes.axvspan(begin_s, end_s, color="#f4e9d8", zorder=0)
         axes.set_ylabel("accuracy, %")
-        axes.legend(loc="lower right", ncols=3, fontsize=8, framealpha=0.9)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, fontsize=8, frameon=False)
     axes.set_xlabel("seconds; others load the cores in the shaded time")
     return _save(figure, name)
 
@@ -89,7 +89,8 @@ def plot_fleet(values: dict[str, dict[str, Sequence[float]]]) -> Path:
             ordered = 100 * np.sort(np.asarray(of[name], np.float64))
             share = 100 * (np.arange(len(ordered)) + 1) / len(ordered)
             axes.plot(ordered, share, color=COLOURS[policy], label=policy)
-    left.set(xlabel="attainment, %", ylabel="devices at or below, %", xlim=(80, 100.2), yscale="symlog")
+    left.set(xlabel="attainment, %", ylabel="devices at or below, %", xlim=(80, 100.2), yscale="log")
+    left.set_yticks([1, 5, 10, 50, 100], ["1", "5", "10", "50", "100"])
     right.set(xlabel="accuracy lost against the oracle, %", ylabel="devices at or below, %", xlim=(-2, 40))
     right.legend(frameon=False, fontsize=8)
     return _save(figure, "fleet-tail")

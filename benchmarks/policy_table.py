@@ -69,22 +69,41 @@ def summary(scores: Sequence[Scores]) -> dict[str, Any]:
     }
 
 
+FIGURES = (
+    ("In-time accuracy, %", "in_time_accuracy", 100, 2, max),
+    ("Attainment on feasible frames, %", "attainment", 100, 2, max),
+    ("Regret, % of the oracle's accuracy", "regret", 100, 2, min),
+    ("Switches a minute", "switches_per_minute", 1, 0, None),
+    ("Recovery after a step, frames", "recovery_frames", 1, 0, min),
+    ("Back up after a step, seconds", "up_s", 1, 1, min),
+)
+"""Title, field, scale, digits, and which value of a row is set in bold."""
+
+
 def render(table: Table, live: Table) -> str:
-    """One block of rows a trace; live values behind a slash."""
-    lines = [
-        "| trace | policy | attainment % | in-time accuracy % | regret % | switches/min | recovery, frames | up, s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, rows in table.items():
-        for policy, row in rows.items():
-            beside = live.get(kind, {}).get(policy)
-            cells = [
-                _cell(row, beside, "attainment", 100, 2), _cell(row, beside, "in_time_accuracy", 100, 2),
-                _cell(row, beside, "regret", 100, 2), _cell(row, beside, "switches_per_minute", 1, 0),
-                _cell(row, beside, "recovery_frames", 1, 0), _cell(row, beside, "up_s", 1, 1),
-            ]  # fmt: skip
-            lines.append(f"| {kind} | {policy} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *verdict(table)])
+    """One table a figure, one row a trace; live rows below their replays."""
+    rows: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    for kind, of in table.items():
+        rows.append((kind, of))
+        if kind in live:
+            rows.append((f"{kind}, live", live[kind]))
+    policies = [p for p in next(iter(table.values())) if p not in REFERENCES]
+    parts = []
+    for title, name, scale, digits, best in FIGURES:
+        shown = [(kind, of) for kind, of in rows if any(row[name] is not None for row in of.values())]
+        columns = (*policies, *REFERENCES) if name == "in_time_accuracy" else policies
+        lines = [f"**{title}**", "", f"| trace | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+        for kind, of in shown:
+            values = {p: of[p][name] if p in of else None for p in columns}
+            known = [v for p, v in values.items() if v is not None and p in policies]
+            bold = best(known) if best is not None and known else None
+            cells = [_cell(v, scale, digits, v == bold and p in policies) for p, v in values.items()]
+            lines.append(f"| {kind} | {' | '.join(cells)} |")
+        if shown:
+            parts.append("\n".join(lines))
+    return "\n\n".join(
+        [*parts, "\n".join(verdict({**table, **{f"{k}, live": v for k, v in live.items() if k in table}}))]
+    )
 
 
 def verdict(table: Table) -> list[str]:
@@ -101,15 +120,11 @@ def verdict(table: Table) -> list[str]:
     return [head, *([""] if lines else []), *lines]
 
 
-def _cell(row: dict[str, Any], beside: dict[str, Any] | None, name: str, scale: float, digits: int) -> str:
-    simulated = _number(row[name], scale, digits)
-    return simulated if beside is None else f"{simulated} / {_number(beside[name], scale, digits)}"
-
-
-def _number(value: float | None, scale: float, digits: int) -> str:
+def _cell(value: float | None, scale: float, digits: int, bold: bool) -> str:
     if value is None:
         return "-"
-    return f"{value * scale:.{digits}f}" if math.isfinite(value) else "never"
+    text = f"{value * scale:.{digits}f}" if math.isfinite(value) else "never"
+    return f"**{text}**" if bold else text
 
 
 def live_table() -> Table:

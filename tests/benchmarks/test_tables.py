@@ -37,12 +37,15 @@ def test_the_table_says_where_ours_is_behind() -> None:
     assert lines[-1] == "- step: pi is ahead of ours by 2.00 points of in-time accuracy."
 
 
-def test_the_table_shows_live_beside_replay() -> None:
-    table = simulate_table(["stationary"], ["static"], 1, 1, {})
-    live = {"stationary": {"static": {**table["stationary"]["static"], "attainment": 0.125}}}
-    line = next(x for x in render(table, live).splitlines() if x.startswith("| stationary | static"))
-    assert " / 12.50 |" in line
-    assert " / " not in next(x for x in render(table, {}).splitlines() if "| static" in x)
+def test_the_table_shows_live_below_replay_and_the_best_in_bold() -> None:
+    table = simulate_table(["stationary"], ["static", "threshold"], 1, 1, {})
+    live = {"stationary": {p: {**row, "attainment": 0.125} for p, row in table["stationary"].items()}}
+    shown = render(table, live).splitlines()
+    head = shown.index("**Attainment on feasible frames, %**")
+    assert shown[head + 5] == "| stationary, live | **12.50** | **12.50** |"
+    replayed = [cell.strip() for cell in shown[head + 4].split("|")[2:4]]
+    assert sorted(cell.startswith("**") for cell in replayed) == [False, True]
+    assert not any("live" in line for line in render(table, {}).splitlines())
 
 
 def test_a_summary_is_the_mean_over_the_seeds() -> None:
