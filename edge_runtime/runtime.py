@@ -78,7 +78,7 @@ class Runtime:
         telemetry: TelemetryFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         query_table: QueryTable | None = None,
-        policy: str | PolicyMaker = "ours",
+        policy: str | Policy | PolicyMaker = "ours",
         limits: DeviceLimits | None = None,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
@@ -114,7 +114,7 @@ class Runtime:
         budget: Budget | None = None,
         sensors: Sensors | None = None,
         adapt: bool = True,
-        policy: str | PolicyMaker = "ours",
+        policy: str | Policy | PolicyMaker = "ours",
         telemetry: str | Path | None = None,
         global_thread_pool: bool = False,
         query_table: str | Path = "auto",
@@ -132,7 +132,8 @@ class Runtime:
             budget: deadline and floors; None is 30 frames per second.
             sensors: None reads this device.
             adapt: False stays at the most accurate point.
-            policy: one of `edge_runtime.policies.POLICIES` by name, or a function that makes one from the query table.
+            policy: one of `edge_runtime.policies.POLICIES` by name, an object, or a function that
+                makes one from the query table.
             telemetry: a JSON-lines file to write.
             global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
             query_table: a result of `edge-runtime profile`; "auto" takes the newest that fits this bundle, device and
@@ -301,10 +302,10 @@ class Runtime:
             LadderPoint(p.name, p.accuracy["select"], measured.get(p.name, _guess_ms(p) * ratio)) for p in self.points
         )
 
-    def _make_policy(self, policy: str | PolicyMaker, limits: DeviceLimits | None) -> Policy:
+    def _make_policy(self, policy: str | Policy | PolicyMaker, limits: DeviceLimits | None) -> Policy:
         ladder = self._ladder()
         if not isinstance(policy, str):
-            return policy(ladder)
+            return policy(ladder) if callable(policy) else policy
         options: dict[str, Any] = {"limits": limits} if policy == "ours" else {}
         return make_policy(policy, ladder, **options)
 
@@ -319,7 +320,7 @@ class Runtime:
                 recorder.failed(frame.index, pipeline.choice)
             raise
         if recorder is not None and pipeline.choice is not None:
-            recorder.frame(result, pipeline.choice)
+            recorder.frame(result, pipeline.choice, pipeline.observed_ms)
         return result
 
 
