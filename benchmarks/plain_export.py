@@ -26,9 +26,9 @@ def plain_session(bundle: Any, point: Any) -> Any:
     from edge_runtime.tensor_recipe import build_tensors, read_recipe
 
     program = bundle.program(point)
-    recipe = read_recipe(bundle.read(program.tensors), program.tensors)
+    recipe = read_recipe(bundle.content(program.tensors), program.tensors)
     tensors = build_tensors(recipe, bundle.weights, bundle.tables, point.table)
-    model = onnx.load_from_string(bundle.read(program.file))
+    model = onnx.load_from_string(bundle.content(program.file))
     for initializer in model.graph.initializer:
         if initializer.name in tensors:
             initializer.CopyFrom(onnx.numpy_helper.from_array(tensors[initializer.name], initializer.name))

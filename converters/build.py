@@ -15,11 +15,12 @@ from converters.errors import ConversionError
 from converters.executorch_build import ExecutorchJob, add_executorch
 from converters.int8 import Int8Subnet, quantize_width, quantize_with_gate, with_float_layers
 from converters.int8_graph import QuantSpec, external_names
+from converters.norm_rounding import TABLE_STEP, require_fine_steps
 from converters.onnx_export import externalise
 from converters.point_choice import drop_dominated, thin_out
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
-from converters.shared_weights import full_store, point_table, recipe_values
+from converters.shared_weights import full_store, recipe_values
 from converters.subnets import Subnet, convert_width, table_key
 from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.backends import BackendOptions, open_backend
@@ -27,14 +28,14 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import SCHEMA_VERSION, ChannelRule, Manifest, OperatingPoint, Preprocessing, Program, Vectors
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import GraphTensors
-from zoo import SlimNet
+from zoo import SlimNet, materialise
 from zoo.checkpoint import Checkpoint
 from zoo.madds import count_madds
 from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe
 from zoo.slim_layers import Channels, SlimBatchNorm
 
-WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz", "vectors/selftest.npz"
+WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz.z", "vectors/selftest.npz"
 MEASURED_SPLITS = ("select", "test")
 VECTOR_TOLERANCE = {"fp32": 0.02, "int8": 0.1}
 Report = Callable[[str], None]
@@ -57,6 +58,8 @@ class BuildRequest:
     min_delegated: float = MIN_DELEGATED
     cache_folder: Path | None = None
     """For lowered ExecuTorch programs; None takes the user's."""
+    table_step: float = TABLE_STEP
+    """What normalisation statistics are rounded to; see norm_rounding.py."""
     drop_dominated: bool = False
     """Leave out points that another one beats here; only where this machine is the kind that the bundle is for."""
     max_points: int | None = None
@@ -187,13 +190,12 @@ class _Build:
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
-        subnet = convert_width(self.model, width, self.recipe.resolutions, self.store)
+        subnet = convert_width(self.model, width, self.recipe.resolutions, self.store, self.request.table_step)
         names = {t.name for t in subnet.recipe.tensors}
         self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
+        self.tables.update(subnet.tables)
         for resolution, plain in subnet.by_resolution.items():
             key = table_key(width, resolution)
-            for vector, values in point_table(plain, subnet.pairs).items():
-                self.tables[f"{key}/{vector}"] = values
             madds = count_madds(plain, (1, 3, resolution, resolution))
             size = (resolution, resolution)
             program = f"{subnet.name}-fp32"
@@ -205,20 +207,20 @@ class _Build:
 
     def _add_program(self, subnet: Subnet, precision: str, graph: bytes, recipe: GraphTensors) -> None:
         name = f"{subnet.name}-{precision}"
-        self.writer.write(f"programs/{name}.onnx", graph)
-        tensors = self.writer.write_json(f"programs/{name}.tensors.json", recipe_values(recipe))
-        program = Program(name, "onnxruntime", precision, f"programs/{name}.onnx", tensors=tensors)
+        file = self.writer.write(f"programs/{name}.onnx.z", graph)
+        tensors = self.writer.write_json(f"programs/{name}.tensors.json.z", recipe_values(recipe))
+        program = Program(name, "onnxruntime", precision, file, tensors=tensors)
         self.programs = [p for p in self.programs if p.name != name] + [program]
         self._recipes[name] = recipe
 
     def _write_arrays(self) -> None:
         """Weights and tables, as far as some program needs them."""
-        recipes = self._recipes.values()
-        used = {t.source for r in recipes for t in (*r.tensors, *r.scales)}
+        recipes = list(self._recipes.values())
         stored = {**self.store.arrays, **self.stored_int8}
+        used = {name for recipe in recipes for name in recipe.sources}
         self.writer.write_npz(WEIGHTS, {name: array for name, array in stored.items() if name in used})
-        points = {str(p.table) for p in self.points}
-        self.writer.write_npz(TABLES, {k: v for k, v in self.tables.items() if k.partition("/")[0] in points})
+        keys = {str(p.table) for p in self.points} | {r.norms.group for r in recipes if r.norms is not None}
+        self.writer.write_npz(TABLES, {k: v for k, v in self.tables.items() if k.partition("/")[0] in keys})
 
     def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
         """With these programs and points, or with all so far."""
@@ -258,7 +260,18 @@ class _Build:
             check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), labels)
             require_parity(check)
             self._accept(check)
+            self._check_rounding(bundle, point, check)
             self.points[index] = self._calibrated(replace(point, accuracy=check.accuracy))
+
+    def _check_rounding(self, bundle: Bundle, point: OperatingPoint, check: PointCheck) -> None:
+        """The point's accuracy with the stored statistics against that with the checkpoint's."""
+        exact = materialise(self.model, width=point.width, resolution=point.size_hw[0])
+        select = self.splits["select"]
+        logits = torch_logits(exact, bundle, point.size_hw, self._pictures(select))
+        require_fine_steps(
+            point.name, accuracy_of(logits, select.labels), check.accuracy["select"], len(select),
+            self.request.table_step,
+        )  # fmt: skip
 
     def _accept(self, check: PointCheck) -> None:
         self.checks.append(check)

@@ -18,6 +18,7 @@ from converters.errors import ConversionError
 from edge_runtime.bundle import Bundle
 from edge_runtime.bundle_files import MANIFEST, file_facts
 from edge_runtime.manifest import Manifest
+from edge_runtime.packed_file import ENDING, pack
 
 
 class BundleWriter:
@@ -47,14 +48,15 @@ class BundleWriter:
             raise ConversionError(f"{self.target}: cannot be written: {error.strerror}; nothing was left") from error
 
     def write(self, name: str, content: bytes) -> str:
-        """Add a file; returns its name."""
+        """Add a file, packed when its name ends in .z; returns its name."""
+        content = pack(content) if name.endswith(ENDING) else content
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return name
 
     def write_json(self, name: str, values: Any) -> str:
-        """Add a JSON file."""
+        """Add a JSON file; packed, when its name ends in .z."""
         return self.write(name, (json.dumps(values, separators=(",", ":"), allow_nan=False) + "\n").encode())
 
     def write_npz(self, name: str, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> str:

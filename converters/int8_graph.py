@@ -112,7 +112,8 @@ def make_int8_graph(template: onnx.ModelProto, float_recipe: GraphTensors, spec:
             scales.append(ScaleRecipe(scale, stored + INT8_SCALE, source.shape[0], source.scale_at, input_at))
             biases.append(BiasRecipe(replace(made[bias], name=f"{bias}_quantized"), scale))
     tensors += [t for name, t in made.items() if name not in done]
-    return Int8Graph(proto, tuple(activations), GraphTensors(tuple(tensors), tuple(scales), tuple(biases)))
+    recipe = replace(float_recipe, tensors=tuple(tensors), scales=tuple(scales), biases=tuple(biases))
+    return Int8Graph(proto, tuple(activations), recipe)
 
 
 def external_names(recipe: GraphTensors) -> set[str]:

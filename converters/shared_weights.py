@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
-from converters.norm_folding import NormPair, scale_and_shift
+from converters.norm_folding import NormPair
 from edge_runtime.tensor_recipe import GraphTensors, TensorRecipe
 
 Array = npt.NDArray[Any]
@@ -76,19 +75,12 @@ def norm_offsets(plain: nn.Module, pairs: list[NormPair]) -> dict[str, int]:
     return offsets
 
 
-@torch.no_grad()
-def point_table(plain: nn.Module, pairs: list[NormPair]) -> dict[str, npt.NDArray[np.float32]]:
-    """The scale and shift of every folded norm of one point, one after the other."""
-    if not pairs:
-        return {"scale": np.zeros(0, np.float32), "shift": np.zeros(0, np.float32)}
-    both = [scale_and_shift(plain.get_submodule(p.convolution), plain.get_submodule(p.norm)) for p in pairs]
-    scales, shifts = zip(*both, strict=True)
-    return {"scale": torch.cat(scales).float().numpy(), "shift": torch.cat(shifts).float().numpy()}
-
-
 def recipe_values(recipe: GraphTensors) -> dict[str, Any]:
     """The recipe as JSON values, without the fields that have their default."""
-    values: dict[str, Any] = {"tensors": [_tensor_values(t) for t in recipe.tensors]}
+    values: dict[str, Any] = {"version": recipe.version, "tensors": [_tensor_values(t) for t in recipe.tensors]}
+    if recipe.norms is not None:
+        layers = [{k: v for k, v in asdict(layer).items() if v is not None} for layer in recipe.norms.layers]
+        values["norms"] = {**asdict(recipe.norms), "layers": layers}
     if recipe.scales:
         values["scales"] = [{k: v for k, v in asdict(s).items() if v is not None} for s in recipe.scales]
         values["biases"] = [{"value": _tensor_values(b.value), "scale": b.scale} for b in recipe.biases]

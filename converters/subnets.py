@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import torch
 from torch import nn
 
+from converters.errors import ConversionError
 from converters.norm_folding import NormPair, find_norm_pairs, fold_norms
+from converters.norm_rounding import TABLE_STEP, round_norms
 from converters.onnx_export import export_onnx, initializer_shapes
 from converters.shared_weights import TensorStore, make_recipe
 from edge_runtime.tensor_recipe import GraphTensors
@@ -26,11 +28,13 @@ class Subnet:
     width: float
     pairs: list[NormPair]
     by_resolution: dict[int, nn.Module]
-    """Materialised, unfolded: the reference of each point, smallest resolution first."""
+    """Materialised, unfolded, statistics rounded as stored: the reference of each point, smallest resolution first."""
     template: onnx.ModelProto
     """Float graph with made-up weights inside."""
     recipe: GraphTensors
     """How the float graph's tensors are made."""
+    tables: dict[str, np.ndarray]
+    """The normalisation of all its points, for the tables file."""
 
     def folded(self, resolution: int) -> nn.Module:
         """The subnet of one point with its norms folded."""
@@ -54,23 +58,35 @@ def table_key(width: float, resolution: int) -> str:
     return f"w{width:.2f}-r{resolution:03d}"
 
 
-def convert_width(model: SlimNet, width: float, resolutions: tuple[int, ...], store: TensorStore) -> Subnet:
+def convert_width(
+    model: SlimNet, width: float, resolutions: tuple[int, ...], store: TensorStore, table_step: float = TABLE_STEP
+) -> Subnet:
     """Materialise every resolution of a width and export one graph for all of them.
 
     Args:
         store: tensors that may be shared; grows by those that cannot.
+        table_step: what normalisation statistics are rounded to.
     Raises:
-        ConversionError: the network cannot be folded or exported.
+        ConversionError: the network cannot be folded or exported, or a statistic is not finite.
     """
-    largest = max(resolutions)
+    largest, name = max(resolutions), f"w{width:.2f}"
     plains = {r: materialise(model, width=width, resolution=r) for r in sorted(resolutions)}
     pairs = find_norm_pairs(plains[largest], _example(largest))
+    try:
+        rounded = round_norms(
+            {table_key(width, r): plain for r, plain in plains.items()}, pairs, store, name, table_step
+        )
+    except ValueError as error:
+        raise ConversionError(f"width {width}: {error}") from error
     folded = fold_norms(plains[largest], pairs, _example(largest))
     template = export_onnx(_value_free(folded), largest)
     parameters = dict(folded.named_parameters())
     shapes = {n: s for n, s in initializer_shapes(template).items() if n in parameters and parameters[n].shape == s}
-    recipe = make_recipe(plains[largest], pairs, shapes, store, f"w{width:.2f}")
-    return Subnet(f"w{width:.2f}", width, pairs, plains, template, recipe)
+    recipe = make_recipe(plains[largest], pairs, shapes, store, name)
+    if rounded is None:
+        return Subnet(name, width, pairs, plains, template, recipe, {})
+    norms, tables = rounded
+    return Subnet(name, width, pairs, plains, template, replace(recipe, norms=norms, version=2), tables)
 
 
 def _example(resolution: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from edge_runtime.bundle_files import MANIFEST, read_verified, require_listed
 from edge_runtime.errors import BundleError
-from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Program
+from edge_runtime.manifest import READABLE_VERSIONS, SCHEMA_VERSION, Manifest, OperatingPoint, Program
+from edge_runtime.packed_file import unpack
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.records import RecordError, read_record
 from edge_runtime.safe_npz import read_npz
@@ -49,8 +50,17 @@ class Bundle:
         return bundle
 
     def read(self, name: str) -> bytes:
-        """The verified content of one file."""
+        """The verified content of one file, as it is stored."""
         return read_verified(self.root, name, self.manifest.files)
+
+    def content(self, name: str) -> bytes:
+        """The verified content of one file; unpacked, when its name ends in .z."""
+        return unpack(name, self.read(name), f"{self.root}: {name!r}")
+
+    def release(self) -> None:
+        """Forget what was read of the weights and tables; they are read and verified again when they are used."""
+        for name in ("weights", "tables"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def weights(self) -> dict[str, npt.NDArray[Any]]:
@@ -59,7 +69,7 @@ class Bundle:
 
     @cached_property
     def tables(self) -> dict[str, npt.NDArray[Any]]:
-        """Scales and shifts: "<table>/scale" and "<table>/shift"."""
+        """What makes a point of a width: arrays of its normalisation and of its activations' ranges."""
         return {} if self.manifest.tables is None else self._npz(self.manifest.tables)
 
     @cached_property
@@ -108,7 +118,7 @@ class Bundle:
         return points
 
     def _npz(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        return read_npz(self.read(name), f"{self.root}: {name!r}")
+        return read_npz(self.content(name), f"{self.root}: {name!r}")
 
 
 def default_bundle_path() -> Path:
@@ -141,10 +151,10 @@ def _read_manifest(root: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if version not in READABLE_VERSIONS or isinstance(version, bool):
         shown = repr(version)[:40] if isinstance(version, (str, int, float)) else type(version).__name__
         raise BundleError(
-            f"{path}: schema version {shown} is unknown, this runtime reads version {SCHEMA_VERSION}; "
+            f"{path}: schema version {shown} is unknown, this runtime reads 1 to {SCHEMA_VERSION}; "
             "update edge-runtime or make the bundle again"
         )
     try:

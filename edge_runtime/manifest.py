@@ -1,4 +1,4 @@
-"""The records of manifest.json, schema version 1; docs/bundle.md describes each field."""
+"""The records of manifest.json, schema version 2; docs/bundle.md describes each field."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from edge_runtime.bundle_files import FileFact
 from edge_runtime.exit_records import EarlyExits, LookParts
 from edge_runtime.preprocess import FITS, RESIZES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""1 had no packed files and no norms in its recipes; nothing else differs."""
 TASKS = ("classification",)
 BACKENDS = ("onnxruntime", "executorch", "null")
 PRECISIONS = ("fp32", "int8")
@@ -142,7 +144,7 @@ class Manifest:
     weights: str | None = None
     """npz of the full network's tensors, each stored once."""
     tables: str | None = None
-    """npz of the points' scales and shifts."""
+    """npz of the points' normalisation and of their activations' ranges."""
     vectors: Vectors | None = None
     splits: dict[str, str] = field(default_factory=dict)
     """Split -> data set and number of pictures, in words."""

@@ -30,6 +30,7 @@ from edge_runtime.result import Decision, Result
 from edge_runtime.run_recorder import RunRecorder
 from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
 from edge_runtime.telemetry import TelemetryFile
+from edge_runtime.wanted_point import wanted_point
 
 if TYPE_CHECKING:
     from edge_runtime.profile_schema import DeviceProfile
@@ -80,18 +81,21 @@ class Runtime:
         query_table: QueryTable | None = None,
         policy: str | Policy | PolicyMaker = "ours",
         limits: DeviceLimits | None = None,
+        resident: int | str = "default",
+        allowed_bytes: int | None = None,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
+        self._resident_limit = resident
         self._query_table = query_table
         self._backend, self._clock = backend, clock
-        self._all_measured = False
+        self._measured_points = 0
         self._callbacks: list[OnSwitch] = []
         self._listeners: list[OnResult] = []
         self._last: Decision | None = None
         self._frames = 0
         self._sink_ms = 0.0
-        self._resident = ResidentSet(backend, points, clock)
+        self._resident = ResidentSet(backend, points, clock, budget.max_memory_bytes or resident, allowed_bytes)
         try:
             self._policy = self._make_policy(policy, limits)
         except BaseException:
@@ -118,6 +122,7 @@ class Runtime:
         telemetry: str | Path | None = None,
         global_thread_pool: bool = False,
         query_table: str | Path = "auto",
+        resident: int | str = "default",
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
         tell: Callable[[str], None] = lambda text: None,
     ) -> Runtime:
@@ -138,6 +143,8 @@ class Runtime:
             global_thread_pool: one pool for all sessions of the process (see docs/embedding.md: it is process-wide).
             query_table: a result of `edge-runtime profile`; "auto" takes the newest that fits this bundle, device and
                 engine; "none" takes none.
+            resident: what all resident points together may take, in bytes, or "all" for every point; "default" is
+                1.5 times what the largest takes, and no more than the profile allows. The budget's limit goes first.
             warn: receives single sentences about what went wrong while the run goes on.
             tell: receives single sentences about what was chosen.
         Raises:
@@ -164,7 +171,8 @@ class Runtime:
             runtime = Runtime(
                 opened, engine, points, budget=budget or Budget(), sensors=sensors,
                 sensor_period_s=device.sensor_period_s, telemetry=recording, query_table=table, policy=policy,
-                limits=DeviceLimits.from_profile(device),
+                limits=DeviceLimits.from_profile(device), resident=resident,
+                allowed_bytes=device.memory_limit_bytes,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:
@@ -179,11 +187,11 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        """All points are resident; frames are answered before that too, by those that are."""
+        """All points that the memory limit allows are resident; frames are answered before that too."""
         return self._resident.ready
 
     def wait_ready(self, timeout_s: float | None = None) -> bool:
-        """Wait until all points are resident.
+        """Wait until all points that the memory limit allows are resident.
 
         Raises:
             BackendError: one of them cannot be built.
@@ -223,6 +231,11 @@ class Runtime:
         self._resident.add(found)
         self._policy.pinned = point
 
+    @property
+    def resident(self) -> frozenset[str]:
+        """Names of the points that can run at once."""
+        return self._resident.names
+
     def unpin(self) -> None:
         """Adapt again."""
         self._policy.pinned = None
@@ -247,12 +260,13 @@ class Runtime:
         """
         if not isinstance(frame, Frame):
             frame = Frame(frame, self._frames, self._clock())
-        if not self._all_measured and self._resident.ready:
+        self._resident.set_limit(self.budget.max_memory_bytes or self._resident_limit)
+        if self._resident.ready and self._measured_points < len(self._resident.measured_ms):
+            self._measured_points = len(self._resident.measured_ms)
             self._policy.replace_ladder(self._ladder())
-            self._all_measured = True
         self._resident.raise_failure()
         readings = self._sensors.latest
-        result = self._process(frame, readings, live, dropped)
+        result = self._process_resident(frame, readings, live, dropped)
         self._frames += 1
         for listener in self._listeners:
             listener(result, readings)
@@ -308,6 +322,19 @@ class Runtime:
             return policy(ladder) if callable(policy) else policy
         options: dict[str, Any] = {"limits": limits} if policy == "ours" else {}
         return make_policy(policy, ladder, **options)
+
+    def _process_resident(self, frame: Frame, readings: Readings, live: bool, dropped: int) -> Result:
+        """Answer one frame while the resident points stay, then say what it used and what it would have liked."""
+        resident, result = self._resident, None
+        resident.begin_frame()
+        try:
+            result = self._process(frame, readings, live, dropped)
+            return result
+        finally:
+            wanted = None
+            if result is not None and self._policy.pinned is None and len(resident.names) < len(resident.holdable):
+                wanted = wanted_point(self._policy.ladder, resident.holdable, self.budget, result)
+            resident.end_frame(None if result is None else result.decision.point, wanted)
 
     def _process(self, frame: Frame, readings: Readings, live: bool, dropped: int) -> Result:
         """Answer one frame, and record it."""

@@ -1,13 +1,14 @@
 """Build the weights of one operating point from the tensors that the bundle stores once.
 
 A narrow subnet's weight is a prefix slice of the full network's; the normalisation statistics of the operating point
-are folded into it as one scale per output channel and one shift, which the bundle keeps in small tables.
+are folded into it as one scale per output channel and one shift, which are made from the bundle's small tables.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import BundleError
+from edge_runtime.norm_tables import NormTables, scale_and_shift
 from edge_runtime.records import RecordError, read_record
 
 SMALLEST_SCALE = 1e-6  # a channel whose normalisation is zero still has a bias, which int32 must be able to hold
+RECIPE_VERSIONS = (1, 2)
+"""1: a point's scale and shift are in its table; 2: they are made by `norms`."""
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -86,6 +90,23 @@ class GraphTensors:
     tensors: tuple[TensorRecipe, ...]
     scales: tuple[ScaleRecipe, ...] = ()
     biases: tuple[BiasRecipe, ...] = ()
+    norms: NormTables | None = None
+    """What "scale" and "shift" are made from; None: the point's table holds them, or no norm is folded."""
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.version not in RECIPE_VERSIONS:
+            raise ValueError(f"version is {self.version}, this runtime reads 1 and 2; update edge-runtime")
+        if self.version == 1 and self.norms is not None:
+            raise ValueError("version 1 has no norms")
+
+    @property
+    def sources(self) -> set[str]:
+        """Names of the stored tensors that it needs."""
+        layers = () if self.norms is None else self.norms.layers
+        parts = {name for layer in layers for name in (layer.gamma, layer.beta, layer.bias)}
+        found = parts | {t.source for t in self.tensors} | {s.source for s in self.scales}
+        return {name for name in found if name is not None}
 
 
 def read_recipe(content: bytes, where: str) -> GraphTensors:
@@ -106,13 +127,16 @@ def build_tensors(recipe: GraphTensors, weights: Arrays, tables: Arrays, table: 
     Args:
         recipe: of the point's program.
         weights: stored tensors of the full network.
-        tables: all points' vectors, "<table>/<vector>".
+        tables: all points' vectors, "<table>/<vector>", and the tables of `recipe.norms`.
         table: the point's key in `tables`.
     Returns:
         new contiguous arrays by initializer name; float16 storage becomes float32.
     Raises:
         BundleError: a tensor or vector is missing or too small.
     """
+    if recipe.norms is not None:
+        made = scale_and_shift(recipe.norms, weights, tables, table)
+        tables = ChainMap({f"{table}/{name}": values for name, values in made.items()}, dict(tables))
     built = {t.name: _build(t, weights, tables, table) for t in recipe.tensors}
     built.update({s.name: _build_scale(s, weights, tables, table) for s in recipe.scales})
     for bias in recipe.biases:

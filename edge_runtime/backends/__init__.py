@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,17 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release what the backend itself holds."""
+
+
+@runtime_checkable
+class MemoryAware(Protocol):
+    """A backend that knows what its points take and can give back what building them took."""
+
+    def memory_bytes(self, point: OperatingPoint) -> int | None:
+        """About what a point takes while it is resident, beside what all points share; None: unknown."""
+
+    def settle(self) -> None:
+        """Nothing is to be built for now: give back what only building needs."""
 
 
 def open_backend(name: str, bundle: Bundle, options: BackendOptions) -> Backend:

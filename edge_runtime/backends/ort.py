@@ -1,7 +1,14 @@
-"""ONNX Runtime: one session per resident operating point, buffers bound once, one thread pool for the process."""
+"""ONNX Runtime: one session per resident operating point, buffers bound once, one thread pool for the process.
+
+A session copies or repacks its weights while it is made and needs ours no longer (onnxruntime_c_api.h,
+AddExternalInitializers: "the user provided buffers can then be deallocated"), so a resident point holds them once.
+The sessions' activations share one arena: only one of them runs at a time.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +18,16 @@ import numpy.typing as npt
 from edge_runtime.backends import BackendOptions
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, missing_package
+from edge_runtime.freed_memory import give_back
 from edge_runtime.manifest import OperatingPoint, Program
 from edge_runtime.tensor_recipe import GraphTensors, build_tensors, read_recipe
 
 _global_pool_threads: list[int] = []
 """The size of the process-wide pool once it is set; ONNX Runtime allows setting it only once."""
+_shared_arena: list[bool] = []
+"""Filled once the process-wide arena is registered; only sessions that ask for it use it."""
+SESSION_BYTES = 1_000_000  # of a session beside its weights; docs/bundle.md has the measurement
+FLOAT_BYTES = 4  # of a float and of an int32 bias
 
 
 class OrtRunner:
@@ -27,9 +39,7 @@ class OrtRunner:
         program: Program,
         point: OperatingPoint,
         classes: int,
-        tensors: dict[str, npt.NDArray[Any]],
     ) -> None:
-        self._tensors = tensors  # the session borrows this memory
         self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
         self._output = np.zeros((1, classes), np.float32)
         self._session, self._name = session, point.name
@@ -51,7 +61,6 @@ class OrtRunner:
     def close(self) -> None:
         """Drop the session."""
         self._binding = self._session = None
-        self._tensors = {}
 
 
 class OrtBackend:
@@ -69,6 +78,8 @@ class OrtBackend:
         self._recipes: dict[str, GraphTensors] = {}
         if options.global_thread_pool:
             self._join_global_pool()
+        if options.memory_arena and not _shared_arena:
+            self._register_arena()
 
     def _join_global_pool(self) -> None:
         threads = self._options.threads
@@ -81,6 +92,14 @@ class OrtBackend:
                 "use the same number everywhere in one process"
             )
 
+    def _register_arena(self) -> None:
+        """One arena that the sessions of this process may share; the application may have registered its own."""
+        ort = self._ort
+        place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        with contextlib.suppress(Exception):  # onnxruntime raises a plain error when there is one already
+            ort.create_and_register_allocator(place, ort.OrtArenaCfg(0, -1, -1, -1))  # all as usual
+        _shared_arena.append(True)
+
     @cached_property
     def _classes(self) -> int:
         return len(self._bundle.manifest.labels)
@@ -88,12 +107,12 @@ class OrtBackend:
     def load(self, point: OperatingPoint) -> OrtRunner:
         """A session for this point."""
         program = self._bundle.program(point)
-        graph = self._bundle.read(program.file)
+        graph = self._bundle.content(program.file)
         tensors = {} if program.tensors is None else self._tensors(program, point)
         options = self._session_options(point, tensors)
         try:
             session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            return OrtRunner(session, program, point, self._classes, tensors)
+            return OrtRunner(session, program, point, self._classes)
         except Exception as error:
             raise BackendError(
                 f"{self._bundle.root}: point {point.name!r}: ONNX Runtime {self._ort.__version__} refuses "
@@ -104,6 +123,8 @@ class OrtBackend:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = self._options.memory_arena
+        if self._options.memory_arena:
+            options.add_session_config_entry("session.use_env_allocators", "1")
         if not self._options.spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -119,12 +140,35 @@ class OrtBackend:
             options.add_external_initializers(list(tensors), values)
         return options
 
-    def _tensors(self, program: Program, point: OperatingPoint) -> dict[str, npt.NDArray[Any]]:
-        name = str(program.tensors)
+    def memory_bytes(self, point: OperatingPoint) -> int:
+        """Weights as the engine holds them, and what a session takes beside them; activations are shared."""
+        program = self._bundle.program(point)
+        if program.tensors is None:
+            return SESSION_BYTES + self._bundle.manifest.files[program.file].size_bytes
+        recipe, weights = self._recipe(str(program.tensors)), self._bundle.weights
+        count = 0
+        for tensor in recipe.tensors:
+            stored = None if tensor.source is None else weights.get(tensor.source)
+            one = stored.itemsize if stored is not None and stored.dtype == np.int8 else FLOAT_BYTES
+            count += one * math.prod(tensor.shape)
+        count += FLOAT_BYTES * sum(scale.channels for scale in recipe.scales)
+        count += FLOAT_BYTES * sum(math.prod(bias.value.shape) for bias in recipe.biases)
+        return SESSION_BYTES + count
+
+    def settle(self) -> None:
+        """Forget the stored weights until the next point is built."""
+        self._bundle.release()
+        self._recipes.clear()
+        give_back()
+
+    def _recipe(self, name: str) -> GraphTensors:
         if name not in self._recipes:
-            self._recipes[name] = read_recipe(self._bundle.read(name), f"{self._bundle.root}: {name!r}")
+            self._recipes[name] = read_recipe(self._bundle.content(name), f"{self._bundle.root}: {name!r}")
+        return self._recipes[name]
+
+    def _tensors(self, program: Program, point: OperatingPoint) -> dict[str, npt.NDArray[Any]]:
         table = point.table or point.name
-        return build_tensors(self._recipes[name], self._bundle.weights, self._bundle.tables, table)
+        return build_tensors(self._recipe(str(program.tensors)), self._bundle.weights, self._bundle.tables, table)
 
     def close(self) -> None:
         """Sessions belong to their runners; nothing is left here."""

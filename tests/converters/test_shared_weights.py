@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from small_training import RESOLUTIONS, WIDTHS
 
 from converters.norm_folding import find_norm_pairs, fold_norms
-from converters.shared_weights import TensorStore, full_store, make_recipe, point_table, recipe_values
+from converters.norm_rounding import round_norms
+from converters.shared_weights import TensorStore, full_store, make_recipe, recipe_values
 from edge_runtime.tensor_recipe import build_tensors, read_recipe
 from zoo import materialise
 from zoo.checkpoint import Checkpoint
@@ -25,25 +27,17 @@ def test_a_recipe_rebuilds_the_folded_weights_of_every_resolution(checkpoint: Ch
     pairs = find_norm_pairs(plains[24], picture)
     assert len(pairs) == 3
     shapes = {n: tuple(p.shape) for n, p in fold_norms(plains[24], pairs, picture).named_parameters()}
-    written = json.dumps(recipe_values(make_recipe(plains[24], pairs, shapes, store, "sub"))).encode()
-    for plain in plains.values():
-        tables = {f"p/{k}": v for k, v in point_table(plain, pairs).items()}
-        made = build_tensors(read_recipe(written, "recipe"), store.arrays, tables, "p")
+    rounded = round_norms({str(r): plain for r, plain in plains.items()}, pairs, store, "sub")
+    assert rounded is not None
+    recipe = replace(make_recipe(plains[24], pairs, shapes, store, "sub"), norms=rounded[0], version=2)
+    written = json.dumps(recipe_values(recipe)).encode()
+    for resolution, plain in plains.items():
+        made = build_tensors(read_recipe(written, "recipe"), store.arrays, rounded[1], str(resolution))
         expected = dict(fold_norms(plain, pairs, picture).named_parameters())
         assert set(made) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(made[name], value.detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
     assert not any(name.startswith("sub/") for name in store.arrays)  # every tensor is a slice of the full network's
-
-
-def test_resolutions_differ_in_their_tables_only(checkpoint: Checkpoint) -> None:
-    model = checkpoint.build()
-    plains = [materialise(model, width=0.5, resolution=r) for r in RESOLUTIONS]
-    pairs = find_norm_pairs(plains[0], torch.zeros(1, 3, 16, 16))
-    tables = [point_table(p, pairs) for p in plains]
-    assert not np.allclose(tables[0]["scale"], tables[1]["scale"])
-    assert tables[0]["scale"].shape == tables[0]["shift"].shape
-    assert tables[0]["scale"].dtype == np.float32
 
 
 def test_a_tensor_that_is_no_slice_is_stored_for_its_subnet_alone() -> None:
@@ -54,8 +48,3 @@ def test_a_tensor_that_is_no_slice_is_stored_for_its_subnet_alone() -> None:
     assert store.source_of("new", full[0], "sub") == "sub/new"
     assert store.source_of("w", np.zeros((4, 4), np.float32), "big") == "big/w"
     assert set(store.arrays) == {"w", "sub/w", "sub/new", "big/w"}
-
-
-def test_a_network_without_norms_has_empty_tables() -> None:
-    table = point_table(torch.nn.Conv2d(3, 4, 1), [])
-    assert {k: v.size for k, v in table.items()} == {"scale": 0, "shift": 0}

@@ -170,7 +170,7 @@ def with_pixels(**changes: Any) -> dict[str, Any]:
 
 FACT = {"sha256": "0" * 64, "size_bytes": 1}
 BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
-    "schema version 2": (manifest_values(schema_version=2), "schema version 2 is unknown"),
+    "schema version 3": (manifest_values(schema_version=3), "schema version 3 is unknown"),
     "schema version as text": (manifest_values(schema_version="1"), "schema version '1' is unknown"),
     "schema version true": (manifest_values(schema_version=True), "schema version True is unknown"),
     "schema version null": (manifest_values(schema_version=None), "schema version NoneType is unknown"),
