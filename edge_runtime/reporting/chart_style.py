@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "axis": {
         "labelColor": SOFT_INK, "titleColor": SOFT_INK, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID,
         "labelFontSize": FONT_PX, "titleFontSize": FONT_PX, "titleFontWeight": "normal", "titlePadding": 8,
-        "labelPadding": 5, "gridDash": [2, 3], "labelOverlap": True,
+        "labelPadding": 5, "gridDash": [2, 3], "labelOverlap": True, "labelSeparation": 8,
     },
     "axisY": {"domain": False, "ticks": False},
     "axisX": {"grid": True},

@@ -16,7 +16,7 @@ STRIP_LABEL_PX = 132
 
 def useful_accuracy_bars(comparison: Comparison, width_px: int) -> Spec:
     """Share of frames answered rightly and in time: the run, and the best static points."""
-    shown = [*comparison.scores[:3], *comparison.static[: 8 if is_narrow(width_px) else 12]]
+    shown = [*comparison.scores[:2], *comparison.static[: 8 if is_narrow(width_px) else 12]]
     bars = [
         Bar(
             _title(score), 100.0 * score.useful_accuracy, percent(score.useful_accuracy),
@@ -64,9 +64,13 @@ def _title(score: Score) -> str:
 
 
 def _strip_scores(comparison: Comparison) -> list[tuple[str, Score]]:
-    """The run, then the best static point, the most accurate one and the least accurate one; each once."""
+    """The run, then the best static point, the most accurate one and the one that was late least; each once."""
     static = comparison.static
-    wanted = [static[0], max(static, key=lambda s: s.mean_accuracy), min(static, key=lambda s: s.mean_accuracy)]
-    chosen = [comparison.adaptive, comparison.adaptive_computed]
+    wanted = [
+        static[0],
+        max(static, key=lambda s: s.mean_accuracy),
+        min(static, key=lambda s: (s.late, -s.mean_accuracy)),
+    ]
+    chosen = [comparison.adaptive]
     chosen += [score for k, score in enumerate(wanted) if all(score is not other for other in wanted[:k])]
     return [(_title(score), score) for score in chosen]

@@ -80,7 +80,7 @@ def _latency(devices: Sequence[Device]) -> Section:
             f"{'Points on the Pareto front.' if len(shown) < len(device.ladder) else 'Every point.'}",
             partial(distributions, samples, "milliseconds of one run (logarithmic)"),
         ))  # fmt: skip
-    return Section("latency", "Latency", figures=tuple(figures))
+    return Section("latency", "Latency by point", figures=tuple(figures))
 
 
 def _sustained(devices: Sequence[Device]) -> Section | None:
@@ -127,7 +127,7 @@ def _energy(devices: Sequence[Device]) -> Section:
         known = [energy for energy in energies if energy.energy_mj is not None]
         start = f"{device.label}: " if len(devices) > 1 else ""
         if not known:
-            reason = energies[0].source or "no sensor"
+            reason = energies[0].source.removeprefix("not measurable here: ") or "no sensor"
             sentences.append(f"{start}Energy is not measurable here: {reason}")
             continue
         sources = " and ".join(sorted({f"{energy.kind}, {energy.source}" for energy in known}))

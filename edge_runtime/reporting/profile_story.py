@@ -115,11 +115,11 @@ def profile_notes(devices: Sequence[Device]) -> tuple[str, ...]:
     for device in devices:
         result, start = device.result, f"{device.label}: " if len(devices) > 1 else ""
         if not result.complete:
-            told.append(f"{start}the profile was interrupted; what is shown was measured in full.")
+            told.append(f"{start}The profile was interrupted; what is shown was measured in full.")
         if not result.verdict.stable:
-            told.append(f"{start}{result.verdict.reason}")
+            told.append(f"{start}The measurement is {result.verdict.reason.rstrip('.')}.")
         if result.environment.virtual_machine:
-            told.append(f"{start}this is a virtual machine; its neighbours may take time from it unseen.")
+            told.append(f"{start}This is a virtual machine; its neighbours may take time from it unseen.")
         told += [f"{start}{note}" for note in result.notes]
     return tuple(told)
 
@@ -182,7 +182,12 @@ def load_table(devices: Sequence[Device]) -> Table:
 def unstable_table(devices: Sequence[Device]) -> Table:
     """Points whose measurement cannot be trusted, and why."""
     rows: tuple[Row, ...] = tuple(
-        {"device": device.label, "point": e.point.name, "threads": e.point.threads, "reason": e.point.verdict.reason}
+        {
+            "device": device.label if len(devices) > 1 else "",
+            "point": e.point.name,
+            "threads": e.point.threads,
+            "reason": e.point.verdict.reason,
+        }
         for device in devices
         for e in device.entries
         if not e.point.verdict.stable

@@ -10,7 +10,7 @@ from edge_runtime.reporting.comparison_charts import late_strips, useful_accurac
 from edge_runtime.reporting.distribution_chart import distributions
 from edge_runtime.reporting.document import Figure, Section
 from edge_runtime.reporting.run_charts import point_shares, step_counts
-from edge_runtime.reporting.run_story import RunStory, comparison_sentences
+from edge_runtime.reporting.run_story import RunStory
 from edge_runtime.reporting.static_comparison import MEASURED_TABLE, Comparison
 from edge_runtime.reporting.timeline_chart import timeline
 
@@ -52,7 +52,7 @@ def _comparison(story: RunStory, prefix: str, suffix: str) -> Section:
         f"{prefix}useful",
         "Right and on time",
         "Solid: expected accuracy when a late answer counts as wrong. Faded: what lateness cost. Clairvoyant is the "
-        "best choice of each frame, known afterwards.",
+        "best choice for each frame, known afterwards. The best static points are shown, the table has all.",
         partial(useful_accuracy_bars, comparison),
     )
     strips = Figure(
@@ -61,17 +61,16 @@ def _comparison(story: RunStory, prefix: str, suffix: str) -> Section:
         "Green: on time. Red: late; the stronger, the more of the frames.",
         partial(late_strips, story.run, comparison),
     )
-    sentences = (*comparison_sentences(comparison), *_how_computed(comparison))
-    return Section(anchor, title, sentences, (bars, strips), (story.scores_table(),))
+    return Section(anchor, title, _how_computed(comparison), (bars, strips), (story.scores_table(),))
 
 
 def _how_computed(comparison: Comparison) -> tuple[str, ...]:
     frames = f"{len(comparison.frames):,} frames"
     told = [
-        f"Static rows are computed, not run. For each of {frames} a point's latency is its tabled one (from "
-        f"{comparison.table}) times the run's own estimate of the slowdown, plus what the frame cost beside the "
-        "engine. Sudden stalls are not in that estimate, which flatters the computed rows; so the run's own choices are "
-        "computed in the same way too, beside the run as it was."
+        f"Static rows are computed, not run. For each of {frames} a point's engine time is its tabled one (from "
+        f"{comparison.table}) times the run's own estimate of the slowdown; whatever else the frame took, stalls "
+        "included, counts for every point alike. That flatters points larger than the one that ran, since a longer run "
+        "meets more stalls."
     ]
     if comparison.table == MEASURED_TABLE:
         told = [f"Static rows are computed, not run, for {frames}, from {comparison.table}."]
@@ -105,7 +104,7 @@ def _latency(story: RunStory, prefix: str, suffix: str) -> Section:
         partial(distributions, samples, "milliseconds (logarithmic)"),
     )
     figures = (figure,) if samples else ()
-    return Section(f"{prefix}latency", f"Latency{suffix}", figures=figures, tables=(story.latency_table(),))
+    return Section(f"{prefix}latency", f"Latency of the run{suffix}", figures=figures, tables=(story.latency_table(),))
 
 
 def _steps(story: RunStory, prefix: str, suffix: str) -> Section | None:

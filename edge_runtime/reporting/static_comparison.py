@@ -1,8 +1,9 @@
 """What each operating point alone would have scored on the frames of a recorded run: computed, not run.
 
-For each frame, a point's latency is taken to be its tabled latency times the run's own estimate of the slowdown, plus
-what that frame cost beside the engine. Sudden stalls are not in the estimate, so the computed rows are flattered: they
-are compared with the adaptive run computed in the same way, and the run as it was stands beside.
+For each frame, a point's engine time is taken to be its tabled latency times the run's own estimate of the slowdown.
+What the frame took beyond that for the point that did run (pre- and postprocessing, queueing, a stall) is added to
+every point alike, so the run's own choices come out exactly as they were. A stall that would have grown with the work
+counts as if it had not: that flatters the points that are larger than the one that ran.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Comparison:
     frames: npt.NDArray[np.int64]
     """Which frames of the run were compared."""
     scores: tuple[Score, ...]
-    """The run as it was, the same computed, clairvoyant, then each static point, the best first."""
+    """The run as it was, clairvoyant, then each static point, the best first."""
     without_table: int
     """Points that are left out because their latency is not known."""
     table: str
@@ -82,11 +83,6 @@ class Comparison:
     def adaptive(self) -> Score:
         """The run as it was."""
         return self.scores[0]
-
-    @property
-    def adaptive_computed(self) -> Score:
-        """The run's own choices, under the assumptions of the static rows."""
-        return self.scores[1]
 
     @property
     def static(self) -> tuple[Score, ...]:
@@ -106,25 +102,21 @@ def compare_with_static(run: RunLog, profiled_ms: Mapping[str, float] | None = N
     tabled_ms, table = tabled_latencies(run, profiled_ms)
     known = [i for i, p in enumerate(run.points) if p.name in tabled_ms and p.accuracy is not None]
     slowdown, deadline_ms = run.columns["slowdown"], run.columns["deadline_ms"]
-    beside_ms = np.maximum(run.columns["latency_ms"] - run.columns["run_ms"], 0.0)
-    usable = np.isfinite(slowdown) & np.isfinite(deadline_ms) & np.isfinite(beside_ms) & np.isin(run.point, known)
-    frames = np.flatnonzero(usable)
+    frames = np.flatnonzero(np.isfinite(slowdown) & np.isfinite(deadline_ms) & np.isin(run.point, known))
     if not len(frames) or len(known) < 2:
         return None
-    table_ms = np.array([tabled_ms[run.points[i].name] for i in known])
-    accuracy = np.array([run.points[i].accuracy for i in known], dtype=np.float64)
-    engine_ms = table_ms[:, None] * slowdown[frames][None, :]  # (points, frames)
+    engine_ms = np.array([tabled_ms[run.points[i].name] for i in known])[:, None] * slowdown[frames]  # (points, frames)
     measured = _measured_for_all(run, [run.points[i].name for i in known], frames)
     if measured is not None:
         engine_ms, table = measured, MEASURED_TABLE
-    in_time = engine_ms <= (deadline_ms[frames] - beside_ms[frames])[None, :]
-    row = np.searchsorted(known, run.point[frames])
-    chosen = accuracy[row]
-    each = np.arange(len(frames))
+    row, each = np.searchsorted(known, run.point[frames]), np.arange(len(frames))
+    beyond_ms = run.columns["latency_ms"][frames] - engine_ms[row, each]
+    in_time = engine_ms + beyond_ms <= deadline_ms[frames]
+    in_time[row, each] = run.on_time[frames]  # the run itself knows best
+    accuracy = np.array([run.points[i].accuracy for i in known], dtype=np.float64)
     best = np.where(in_time, accuracy[:, None], 0.0).max(axis=0)
     scores = [
-        Score("adaptive, as it ran", ADAPTIVE, MEASURED, np.asarray(run.on_time[frames]), chosen),
-        Score("adaptive, computed", ADAPTIVE, COMPUTED, np.asarray(in_time[row, each]), chosen),
+        Score("adaptive", ADAPTIVE, MEASURED, np.asarray(run.on_time[frames]), accuracy[row]),
         Score("clairvoyant", CLAIRVOYANT, COMPUTED, np.asarray(in_time.any(axis=0)), best),
     ]
     static = [

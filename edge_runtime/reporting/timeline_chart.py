@@ -34,7 +34,7 @@ def timeline(run: RunLog, width_px: int) -> Spec:
     if (run.columns["min_accuracy"] > 0.0).any():
         panels.append(_accuracy_panel(run, buckets))
     if run.known("slowdown"):
-        title = "slowdown, estimated: observed / tabled time (logarithmic)"
+        title = "slowdown: observed / tabled (logarithmic)"
         panels.append(_sensor_panel(run, buckets, "slowdown", title, 1.0, log=True))
     if run.known("foreign_load"):
         panels.append(_load_panel(run, buckets))
@@ -129,7 +129,7 @@ def _point_panel(run: RunLog) -> Spec:
             "x": time_axis(run), "x2": {"field": "end"}, "y": y, "description": {"field": "what", "type": "nominal"},
         },
     }  # fmt: skip
-    title = "operating point (width × input size), the most accurate on top"
+    title = "operating point, the most accurate on top"
     return {"height": max(40, 20 * len(labels)), "layer": [bars], "title": panel_title(title)}
 
 
