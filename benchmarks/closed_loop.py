@@ -22,12 +22,12 @@ from benchmarks.contention import LOADS
 from benchmarks.controller_plots import COLOURS, SHOWN_BESIDE, plot_live, plot_step
 from benchmarks.frame_loop import Meter, measure_quiet, open_meter
 from benchmarks.live_block import Block, LiveSetup, run_block
-from benchmarks.policy_runs import BLIND, best_static, run_policies
+from benchmarks.policy_runs import BLIND, REFERENCES, best_static, run_policies
 from benchmarks.policy_table import Table, render, summary
 from benchmarks.record import save
 from benchmarks.record_contention import record_all
 from benchmarks.scores import Scores, score
-from benchmarks.simulator import RunLog, switch_cost_ms
+from benchmarks.simulator import RunLog, steady_choice, switch_cost_ms
 from benchmarks.traces import Trace, TraceWorld
 from edge_runtime import Bundle, default_bundle_path
 from edge_runtime.manifest import OperatingPoint
@@ -59,7 +59,7 @@ def choose_repeat(bundle: Bundle) -> int:
 def replay(kind: str, trace: Trace, policies: list[str]) -> dict[str, Scores]:
     """The policies on the recording, in simulation."""
     runs, oracle = run_policies(lambda: TraceWorld(trace), policies, seed=0)
-    return {run.policy: score(run, oracle) for run in runs}
+    return {run.policy: score(run, oracle) for run in (*runs, steady_choice(oracle), oracle)}
 
 
 def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, BlockRuns]:
@@ -72,6 +72,7 @@ def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, BlockRu
         for kind, trace in setup.recordings.items()
         for run in [best_static(lambda trace=trace: TraceWorld(trace), 0, switch_ms)]  # type: ignore[misc]
     }
+    blocks_of_references = "ours" if any(b.policy == "ours" for b in blocks) else blocks[0].policy
     found: ByPolicy = defaultdict(lambda: defaultdict(list))
     runs: BlockRuns = {}
     with Progress() as progress:
@@ -79,6 +80,9 @@ def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, BlockRu
             scores, run, oracle = run_block(block, setup, best[block.kind])
             runs[block] = run, oracle
             found[block.kind][block.policy].append(scores)
+            if block.policy == blocks_of_references:
+                for reference in (steady_choice(oracle), oracle):
+                    found[block.kind][reference.policy].append(score(reference, oracle))
     return found, runs
 
 
@@ -88,6 +92,7 @@ def agreement(live: Table, replayed: Table) -> dict[str, Any]:
         f"{kind}, {policy}": 100 * (rows[policy]["in_time_accuracy"] - replayed[kind][policy]["in_time_accuracy"])
         for kind, rows in live.items()
         for policy in rows
+        if policy not in REFERENCES
     }
     worst = max(apart, key=lambda name: abs(apart[name]))
     within = sum(abs(value) <= 2.0 for value in apart.values())
@@ -142,7 +147,7 @@ def _run(
     setup = LiveSetup(bundle, meter, points, recordings, length_s)
     random.Random(0).shuffle(blocks)
     found, runs = run_blocks(blocks, setup)
-    live = {kind: {p: summary(found[kind][p]) for p in chosen} for kind in recordings}
+    live = {kind: {p: summary(found[kind][p]) for p in (*chosen, *REFERENCES)} for kind in recordings}
     replayed = {
         kind: {p: summary([s]) for p, s in replay(kind, trace, chosen).items()} for kind, trace in recordings.items()
     }

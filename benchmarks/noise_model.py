@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class Noise:
     off_core_ms: tuple[float, ...]
     wake_ms: tuple[float, ...]
     beside_ms: tuple[float, ...]
+
+    def scattered(self, factor: float) -> Noise:
+        """The same state with more or less scatter of CPU time."""
+        return replace(self, cpu_drift=self.cpu_drift * factor, cpu_jitter=self.cpu_jitter * factor)
 
     def off_core(self, uniform: Array) -> Array:
         """Lengths of interruptions for uniform draws."""

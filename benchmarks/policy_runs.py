@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.noise_model import load_noise
 from benchmarks.scores import Scores, score
 from benchmarks.simulator import RunLog, World, ladder_of, simulate, simulate_oracle, steady_choice, switch_cost_ms
 from benchmarks.thermal_board import Ambient, Board, ThermalWorld, best_capped_oracle
@@ -35,21 +36,24 @@ class Job:
     policies: tuple[str, ...] = BLIND
     settings: tuple[tuple[str, float], ...] = ()
     """Changed constants of `ours`."""
+    jitter: float = 1.0
+    """Factor on the recorded scatter of CPU time in generated traces, to see what depends on it."""
 
 
 def run_job(job: Job) -> dict[str, Scores]:
     """Policy -> scores; the two references, the best point of each second and the oracle, come last."""
-    make = world_maker(job.kind, job.seed)
+    make = world_maker(job.kind, job.seed, job.jitter)
     runs, oracle = run_policies(make, job.policies, job.seed, dict(job.settings))
     return {run.policy: score(run, oracle) for run in (*runs, steady_choice(oracle), oracle)}
 
 
-def world_maker(kind: str, seed: int) -> Callable[[], World]:
+def world_maker(kind: str, seed: int, jitter: float = 1.0) -> Callable[[], World]:
     """A function that makes the same fresh world each time."""
+    noise = {state: n.scattered(jitter) for state, n in load_noise().items()}
     if kind == THERMAL:
-        trace = generate("stationary", seed, length_s=THERMAL_LENGTH_S)
+        trace = generate("stationary", seed, length_s=THERMAL_LENGTH_S, noise=noise)
         return lambda: ThermalWorld(trace, Board(), Ambient())
-    trace = generate(kind, seed) if kind in KINDS else next(t for t in recorded_traces() if t.name == kind)
+    trace = generate(kind, seed, noise=noise) if kind in KINDS else next(t for t in recorded_traces() if t.name == kind)
     return lambda: TraceWorld(trace)
 
 

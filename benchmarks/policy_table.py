@@ -32,11 +32,13 @@ Table = dict[str, dict[str, dict[str, Any]]]
 """kind -> policy -> means over the seeds."""
 
 
-def simulate_table(kinds: Sequence[str], policies: Sequence[str], seeds: int, processes: int, settings: Any) -> Table:
+def simulate_table(
+    kinds: Sequence[str], policies: Sequence[str], seeds: int, processes: int, settings: Any, jitter: float = 1.0
+) -> Table:
     """Run everything; a recording has one seed, the generated traces as many as asked for."""
     recorded = {t.name for t in recorded_traces()}
     jobs = [
-        Job(kind, seed, tuple(policies), tuple(settings.items()))
+        Job(kind, seed, tuple(policies), tuple(settings.items()), jitter)
         for kind in kinds
         for seed in range(1 if kind in recorded else seeds)
     ]
@@ -152,18 +154,21 @@ def draw_step() -> None:
 @click.option("--seeds", default=5, show_default=True, help="Of each generated trace.")
 @click.option("--processes", default=1, show_default=True)
 @click.option("--set", "changes", multiple=True, help="A constant of ours, name=value; implies --dry.")
+@click.option("--jitter", default=1.0, show_default=True, help="Factor on the recorded scatter; else implies --dry.")
 @click.option("--dry", is_flag=True, help="Print only; leave the page and the result as they are.")
-def main(kinds: str | None, policies: str, seeds: int, processes: int, changes: tuple[str, ...], dry: bool) -> None:
+def main(
+    kinds: str | None, policies: str, seeds: int, processes: int, changes: tuple[str, ...], jitter: float, dry: bool
+) -> None:
     """Simulate, print, and write benchmarks/results/policy_table.json and the table of docs/controller.md."""
     settings = {name: float(value) for name, value in (change.split("=") for change in changes)}
     chosen = kinds.split(",") if kinds else all_kinds()
     unknown = sorted(set(chosen) - set(all_kinds()))
     if unknown:
         raise click.BadParameter(f"no trace is named {unknown[0]!r}; choose from: {', '.join(all_kinds())}")
-    table = simulate_table(chosen, policies.split(","), seeds, processes, settings)
+    table = simulate_table(chosen, policies.split(","), seeds, processes, settings, jitter)
     text = render(table, live_table())
     print(text)
-    if dry or changes:
+    if dry or changes or jitter != 1.0:
         return
     plot_table(table)
     draw_step()
