@@ -40,6 +40,8 @@ class GlanceRecipe:
     """"pictures": as they are; "scenes": cluttered scenes made of them (zoo.focus_scenes), `design.picture` wide."""
     object_sides: tuple[int, ...] = (36, 64)
     """Of scenes: smallest and largest side of the labelled picture."""
+    init: str = ""
+    """A finished checkpoint of zoo.train whose network both encoders start from; empty: fresh weights."""
     stage1_epochs: int = 6
     """Random patches."""
     stage2_epochs: int = 3

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from zoo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.focus_patches import Chooser, PolicyPlaces, RandomPlaces, cut_patches, sample_patches
 from zoo.gfnet import GFNet, Look
+from zoo.gfnet_checkpoint import start_from
 from zoo.gfnet_evaluate import calibrate_encoders, evaluate_looks
 from zoo.gfnet_ppo import SampledPlaces, rewards, update_policy
 from zoo.gfnet_recipe import FAMILY, GlanceRecipe
@@ -72,6 +73,8 @@ def train_gfnet(
     last = out / "last.pt"
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
+    elif recipe.init and not last.exists():
+        start_from(run.model, load_checkpoint(Path(recipe.init)), source.classes)
     if last.exists():
         run.restore(load_checkpoint(last), last)
     done = 0
@@ -355,22 +358,3 @@ def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
     if run.processes.count > 1:
         distributed.barrier()
     return path
-
-
-def build_gfnet(checkpoint: Checkpoint) -> tuple[GFNet, GlanceRecipe]:
-    """The network of a checkpoint in eval mode, and its recipe.
-
-    Raises:
-        CheckpointError: it holds another kind of model, or weights that do not fit.
-    """
-    if checkpoint.recipe.get("family") != FAMILY:
-        raise CheckpointError("checkpoint: holds no Glance and Focus network; train one with python -m zoo focus")
-    recipe = GlanceRecipe.from_dict(checkpoint.recipe)
-    model = GFNet(recipe.build_design(), len(checkpoint.classes))
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise CheckpointError(
-            "checkpoint: the weights do not fit the design of its recipe; use the version that wrote it"
-        ) from error
-    return model.eval(), recipe

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from zoo.checkpoint import CheckpointError, load_checkpoint
+from zoo.gfnet_checkpoint import build_gfnet
 from zoo.gfnet_parts import ENTRY
 from zoo.gfnet_recipe import GlanceRecipe
-from zoo.gfnet_train import build_gfnet, train_gfnet
+from zoo.gfnet_train import train_gfnet
 from zoo.pictures import PictureSource
-from zoo.recipe import RecipeError
-from zoo.train import TrainError
+from zoo.recipe import Recipe, RecipeError
+from zoo.train import TrainError, train
 
 RECIPE = GlanceRecipe(
     design={
@@ -140,6 +141,28 @@ def test_an_untrained_glance_keeps_its_weights(source: PictureSource, tmp_path: 
 
     start = {k: v for k, v in GFNet(recipe.build_design(), 3).state_dict().items() if isinstance(v, Tensor)}
     assert moved(start, weights(first)) == {"focus", "classifier"}
+
+
+def test_encoders_start_from_a_trained_backbone(source: PictureSource, tmp_path: Path) -> None:
+    options = RECIPE.design["backbone_options"]
+    trained = Recipe(
+        model_options=options, widths=(1.0,), resolutions=(12,), epochs=1, batch_size=12, calib_pictures=3,
+        select_pictures=6, norm_pictures=12, learning_rate=0.05,
+    )  # fmt: skip
+    start = train(trained, source, tmp_path / "backbone")
+    recipe = changed(init=str(start), train_glance=False)
+    path = train_gfnet(recipe, source, tmp_path / "run", stop_after_epochs=1)
+    model, _ = build_gfnet(load_checkpoint(path))
+    backbone = load_checkpoint(start).build()
+    torch.testing.assert_close(model.glance.net.stem[0].weight, backbone.stem[0].weight, rtol=0, atol=0)
+    torch.testing.assert_close(model.glance.head.weight, backbone.classifier.weight, rtol=0, atol=0)
+    glances = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():  # with its statistics the untrained glance answers as the backbone did
+        torch.testing.assert_close(model.glance.own_logits(model.glance(glances)[0]), backbone(glances, 1.0))
+    assert not torch.equal(model.focus.net.stem[0].weight, backbone.stem[0].weight)
+    other = changed(init=str(start), design={**RECIPE.design, "backbone_options": {"width_mult": 0.25}})
+    with pytest.raises(RecipeError, match=r"init: it holds 'mobilenet_v1' with .*0\.125"):
+        train_gfnet(other, source, tmp_path / "other")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(
