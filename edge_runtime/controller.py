@@ -61,6 +61,7 @@ class Controller:
         self._damping = Damping(self.settings.step_up_dwell_s)
         self._current: int | None = None
         self._before_alarm: int | None = None
+        self._late_index: int | None = None
         self._readings: Readings | None = None
         self._budget: Budget | None = None
         self._resident: Collection[str] | None = None
@@ -114,9 +115,16 @@ class Controller:
             return
         index, table = self.table.index[point], self.table
         cost_ms, variance = table.cost_ms[index], table.variance[index]
+        alarm, late_index = self.filter.alarm, self._late_index
         innovation = self.filter.observe(run_ms / cost_ms, cost_ms, variance)
-        if innovation is not None:
-            table.learn(index, innovation, self.filter.total)
+        self._late_index = index if self.filter.alarm is not None else None
+        if innovation is None:
+            return
+        table.learn(index, innovation, self.filter.total)
+        if alarm is not None and late_index is not None and late_index != index:
+            surprise = alarm / self.filter.mean - 1.0  # late at one point, as expected at another: the table, perhaps
+            if surprise > 0.0:
+                table.learn(late_index, min(surprise, self.settings.jump_share), self.filter.total)
 
     def replace_ladder(self, ladder: Sequence[LadderPoint]) -> None:
         """Take a new query table of the same points, for example when the device has measured them.
@@ -125,7 +133,7 @@ class Controller:
         """
         current, old = self._current, self.table
         self.table = QueryTable(ladder, self.settings)
-        self._selection = self._before_alarm = None
+        self._selection = self._before_alarm = self._late_index = None
         if current is None:
             return
         name = old.points[current].name

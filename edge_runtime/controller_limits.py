@@ -12,6 +12,8 @@ from edge_runtime.readings import Readings
 
 COLDEST_C, HOTTEST_C = -60.0, 200.0
 MOST_W = 1e5
+FULL = -1.0
+"""A full battery in the sense of its bands, which hold minus the share."""
 SHORTEST_S, LONGEST_S = 0.2, 30.0
 """Two readings of the temperature closer or further apart than this say nothing of its trend."""
 
@@ -61,7 +63,7 @@ class SlowLoop:
             self._throttled = readings.throttled
         share, mains = readings.battery_share, readings.on_battery is False
         if mains:
-            self._battery.update(0.0)
+            self._battery.update(FULL)
         elif share is not None and 0.0 <= share <= 1.0:
             self._battery.update(-share)
         load = readings.foreign_load

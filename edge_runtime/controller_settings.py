@@ -70,7 +70,7 @@ class ControllerSettings:
     """A load band caps for so long after it was entered; then the fast loop has measured the load."""
     trend_horizon_s: float = 10.0
     """A thermal band is entered so long before the temperature's trend would reach it."""
-    trend_rate: float = 0.3
+    trend_rate: float = 0.1
     """Weight of one reading in the trend."""
     max_trend_c_per_s: float = 2.0
     throttled_cap_share: float = 0.5
