@@ -8,8 +8,8 @@ SCHEMA_VERSION = 1
 FORMAT = "edge-runtime profile"
 MODES = ("quick", "standard", "full")
 ENERGY_KINDS = ("measured", "estimate", "unknown")
-BOOT_TOLERANCE = 1e-6
-"""Share by which a rounded percentile may lie outside its rounded samples."""
+ROUNDING_MS = 2e-6
+"""A rounded percentile may lie so far outside its rounded samples."""
 
 
 def _require(holds: bool, message: str) -> None:
@@ -116,8 +116,8 @@ class Latency:
         _require(starts == sorted(starts), "blocks do not follow one another in time: the clock went backwards")
         found = sum(len(block.samples_ms) for block in self.blocks)
         _require(self.count == found, f"count is {self.count}, but the blocks hold {found} samples")
-        low = min(min(block.samples_ms) for block in self.blocks) * (1.0 - BOOT_TOLERANCE)
-        high = max(max(block.samples_ms) for block in self.blocks) * (1.0 + BOOT_TOLERANCE)
+        low = min(min(block.samples_ms) for block in self.blocks) - ROUNDING_MS
+        high = max(max(block.samples_ms) for block in self.blocks) + ROUNDING_MS
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"):
             value = getattr(self, name).value
             _require(low <= value <= high, f"{name} is {value}, outside the samples ({low:.6g} to {high:.6g})")

@@ -32,14 +32,15 @@ def bootstrap_draws(
         (repetitions, 1 + len(PERCENTILES)): the mean, then the percentiles.
     """
     generator = np.random.default_rng(seed)
-    arrays = [np.asarray(block, np.float64) for block in blocks]
-    draws = np.empty((repetitions, 1 + len(PERCENTILES)))
-    for row in draws:
-        chosen = generator.integers(0, len(arrays), len(arrays))
-        drawn = np.concatenate([arrays[i][generator.integers(0, len(arrays[i]), len(arrays[i]))] for i in chosen])
-        row[0] = drawn.mean()
-        row[1:] = _percentiles(drawn)
-    return draws
+    lengths = np.asarray([len(block) for block in blocks])
+    table = np.zeros((len(blocks), lengths.max()))
+    for row, block in zip(table, blocks, strict=True):
+        row[: len(block)] = block
+    chosen = generator.integers(0, len(blocks), (repetitions, len(blocks)))
+    shares = generator.random((*chosen.shape, round(float(lengths.mean()))))
+    runs = (shares * lengths[chosen][..., None]).astype(int)
+    drawn = table[chosen[..., None], runs].reshape(repetitions, -1)
+    return np.column_stack([drawn.mean(axis=1), _percentiles(drawn).T])
 
 
 def summarise(blocks: Sequence[Block], seed: int) -> Latency:
@@ -59,10 +60,10 @@ def summarise(blocks: Sequence[Block], seed: int) -> Latency:
 
 
 def _percentiles(samples: Samples) -> Samples:
-    """p50, p90, p95, p99; the middle one is interpolated, the others are runs that happened, rounded up."""
-    found = np.percentile(samples, PERCENTILES, method="higher")
-    found[0] = np.median(samples)
-    return found
+    """p50, p90, p95, p99 along the last axis; p50 is interpolated, the others are runs that happened, rounded up."""
+    found = np.percentile(samples, PERCENTILES, axis=-1, method="higher")
+    found[0] = np.median(samples, axis=-1)
+    return np.asarray(found)
 
 
 def _rounded(value: float) -> float:
