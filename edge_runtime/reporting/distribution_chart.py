@@ -28,7 +28,12 @@ def distributions(samples: Sequence[tuple[str, Numbers]], title: str, width_px: 
     label_px = min(96 if is_narrow(width_px) else 200, 8 + 7 * max(len(label) for label, _ in samples))
     hill = {
         "transform": [{"filter": "isValid(datum.height)"}],
-        "mark": {"type": "area", "color": ACCENT_SOFT, "line": {"color": ACCENT, "strokeWidth": 1.2}, "aria": False},
+        "mark": {
+            "type": "area",
+            "color": ACCENT_SOFT,
+            "line": {"color": ACCENT, "strokeWidth": 1.2, "aria": False},
+            "aria": False,
+        },
         "encoding": {
             "x": x,
             "y": {"field": "height", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1]}},

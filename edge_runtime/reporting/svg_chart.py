@@ -57,7 +57,7 @@ def _drawable(value: Any) -> Any:
 def _clean(element: ElementTree.Element, prefix: str) -> None:
     """Turn a mark's description into a title, and drop what a page does not need."""
     described = element.get("aria-label")
-    is_mark = element.get("role") == "graphics-symbol" and "mark" in (element.get("aria-roledescription") or "")
+    is_mark = element.get("role") == "graphics-symbol" and element.tag != f"{{{SVG}}}g"  # groups are axes and legends
     if described and is_mark:
         title = ElementTree.Element(f"{{{SVG}}}title")
         title.text = described

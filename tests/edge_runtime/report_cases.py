@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from edge_runtime.profiling.result import (
     Verdict,
     save_result,
 )
+from edge_runtime.reporting.report import report_text
 
 STABLE = Verdict(True, "stable")
 BUNDLE = BundleFacts("everyday", "classification", 20, 3_600_000, "a" * 64, {"test": "photos, 1000 pictures"})
@@ -112,8 +115,6 @@ def profile(
 def method() -> Method:
     """How it was measured; the values do not matter here."""
     known: dict[str, Any] = {"seed": 1, "rounds": 3, "thread_pool": "one for the process", "other_data_bytes": 1 << 20}
-    from dataclasses import MISSING, fields
-
     missing = [f for f in fields(Method) if f.default is MISSING and f.name not in known]
     return Method(**known, **{f.name: 20 if f.type == "int" else 0.5 for f in missing})
 
@@ -166,3 +167,21 @@ def write_run(path: Path, lines: Sequence[dict[str, Any]] | None = None, tail: s
     text = "".join(json.dumps(line) + "\n" for line in (run_lines() if lines is None else lines))
     path.write_text(text + tail, encoding="utf-8")
     return path
+
+
+@lru_cache(maxsize=1)
+def pages() -> dict[str, str]:
+    """One page of every kind, drawn once for all tests: a profile, two devices, a run."""
+    with TemporaryDirectory() as folder:
+        at = Path(folder)
+        one, other = write_profile(at / "one.json"), write_profile(at / "b.json", model="Phone 9", speed=0.6)
+        lines = run_lines()
+        for line in lines[40:]:
+            line["steps"] = 1 + line.get("index", 0) % 3  # a glance-and-focus model
+        lines.insert(1, {"event": "budget", "deadline_ms": 2.0, "min_accuracy": 0.45})
+        run = write_run(at / "run.jsonl", lines)
+        return {
+            "profile": report_text([one], "html"),
+            "devices": report_text([one, other], "html"),
+            "run": report_text([run], "html"),
+        }
