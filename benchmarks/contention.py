@@ -61,6 +61,13 @@ class LoadKind:
     """"compute" or "memory"."""
     script: Callable[[float, random.Random], Level]
     """(length of the block in seconds, draws) -> the level over time."""
+    deadline_shares: tuple[float, ...] = (1.0,)
+    """The application's deadline over the block, in equal parts, as shares of the deadline that just fits."""
+
+    def deadline_share(self, at_s: float, length_s: float) -> float:
+        """The share that holds at a time."""
+        part = int(len(self.deadline_shares) * at_s / length_s)
+        return self.deadline_shares[min(max(part, 0), len(self.deadline_shares) - 1)]
 
 
 def _off(length_s: float, draw: random.Random) -> Level:
@@ -91,6 +98,7 @@ LOADS = {
         LoadKind("sawtooth", os.cpu_count() or 1, True, "compute", _sawtooth),
         LoadKind("bursts", os.cpu_count() or 1, False, "compute", _bursts),
         LoadKind("memory", os.cpu_count() or 1, False, "memory", _step),
+        LoadKind("deadlines", 0, False, "compute", _off, (1.0, 0.6, 0.35, 0.8, 0.45, 1.0, 0.7, 1.0)),
     )
 }
 """One process a core takes half of each core while it works: the "50 %" of the step."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +134,7 @@ class CameraClock:
     Args:
         fps: of the camera.
         frame_count: frames of the block, dropped ones included.
-        started_s: when frame 0 is captured, on `clock`.
+        started_s: when frame 0 is captured, on `clock`; may be set until `frames` is called.
         clock: the pipeline's clock.
         wait: sleeps so many seconds; may return late.
     """
@@ -144,7 +143,7 @@ class CameraClock:
     name = "camera at a fixed rate"
 
     def __init__(
-        self, fps: float, frame_count: int, started_s: float,
+        self, fps: float, frame_count: int, started_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         self._clock, self._wait = clock, wait
@@ -185,17 +184,20 @@ class CameraClock:
         return max(index, min(due, self.frame_count - 1))
 
 
-def drive(runtime: Runtime, meter: Meter, camera: CameraClock, before_frame: Any = None) -> list[FrameRow]:
+def drive(
+    runtime: Runtime, meter: Meter, camera: CameraClock, before_frame: Callable[[int, float], None] | None = None
+) -> list[FrameRow]:
     """Answer a block of frames.
 
     Args:
         runtime: works on the meter's runners.
-        before_frame: called with the count of frames so far before each one, for example to pin a point.
+        before_frame: called before each frame with the count of answers so far and the frame's time in the block,
+            for example to pin a point.
     """
     rows: list[FrameRow] = []
     for frame in camera.frames():
         if before_frame is not None:
-            before_frame(len(rows))
+            before_frame(len(rows), frame.index / camera.fps)
         result = runtime.infer(frame, live=True, dropped=camera.dropped)
         beside_ms = max(0.0, result.latency_ms - camera.age_ms - result.run_ms)
         row = FrameRow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,31 +63,44 @@ def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, 
     Args:
         best_point: for best-static, from a sweep over the recording.
     """
-    recording = setup.recordings[block.kind]
+    recording, load = setup.recordings[block.kind], LOADS[block.load]
     deadline_ms = recording.budgets[0][1].deadline_ms
-    frame_count = int(setup.length_s * block.fps)
+
+    def share(at_s: float) -> float:
+        return load.deadline_share(at_s, setup.length_s)
+
+    camera = CameraClock(block.fps, int(setup.length_s * block.fps))
+    rows, levels = _play(block, setup, camera, best_point, lambda at_s: Budget(round(deadline_ms * share(at_s), 3)))
+    trace = rebuild(
+        block.kind, block.fps, camera.frame_count, recording.points, rows, slept_through=camera.slept_through,
+        phase_of=phases(levels, camera.frame_count, block.fps), seed=block.seed, learn_effects=False,
+    ).with_deadline(deadline_ms, share)  # fmt: skip
+    run = _as_run(block, trace, rows, marks(levels))
+    oracle = simulate_oracle(TraceWorld(trace))
+    return score(run, oracle), run, oracle
+
+
+def _play(
+    block: Block, setup: LiveSetup, camera: CameraClock, best_point: str, budget_at: Callable[[float], Budget]
+) -> tuple[list[FrameRow], list[tuple[float, float]]]:
+    """The block itself: the answered frames, and the load's changes."""
     profile = match_profile(read_machine_facts())[0]
     with (
         Runtime(
-            setup.bundle, setup.meter, setup.points, budget=Budget(deadline_ms),
-            policy=_maker(block.policy, best_point),
+            setup.bundle, setup.meter, setup.points, budget=budget_at(0.0), policy=_maker(block.policy, best_point),
             sensors=TrustedSensors(DeviceSensors(count_children=False), profile),
             limits=DeviceLimits.from_profile(profile),
         ) as runtime,
         Contention(LOADS[block.load], setup.length_s, block.seed) as contention,
     ):  # fmt: skip
+
+        def set_budget(count: int, at_s: float) -> None:
+            runtime.budget = budget_at(at_s)
+
         runtime.wait_ready()
-        camera = CameraClock(block.fps, frame_count, time.monotonic() + LEAD_IN_S)
+        camera.started_s = time.monotonic() + LEAD_IN_S
         contention.begin(camera.started_s)
-        rows = drive(runtime, setup.meter, camera)
-        levels = contention.levels
-    trace = rebuild(
-        block.kind, block.fps, frame_count, recording.points, rows, slept_through=camera.slept_through,
-        phase_of=phases(levels, frame_count, block.fps), seed=block.seed, learn_effects=False,
-    ).with_deadline(deadline_ms)  # fmt: skip
-    run = _as_run(block, trace, rows, marks(levels))
-    oracle = simulate_oracle(TraceWorld(trace))
-    return score(run, oracle), run, oracle
+        return drive(runtime, setup.meter, camera, set_budget), contention.levels
 
 
 def _maker(policy: str, best_point: str) -> str | PolicyMaker:
@@ -108,7 +121,10 @@ def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple
         point[row.index], latency_ms[row.index] = position[row.point], row.latency_ms
         on_time[row.index] = row.on_time
     fixed_ms = trace.wake_ms + trace.beside_ms
-    possible = fixed_ms[:, None] + trace.latency_ms <= trace.budgets[0][1].deadline_ms
+    starts_s = np.array([at_s for at_s, _ in trace.budgets])
+    holding = np.searchsorted(starts_s, np.arange(trace.frames) / trace.fps + 1e-9, side="right") - 1
+    deadline_ms = np.array([budget.deadline_ms for _, budget in trace.budgets])[holding]
+    possible = fixed_ms[:, None] + trace.latency_ms <= deadline_ms[:, None]
     answered = np.flatnonzero(on_time)
     possible[answered, point[answered]] = True  # it was measured
     return RunLog(

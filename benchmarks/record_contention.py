@@ -70,14 +70,15 @@ def record(
         runtime.wait_ready()
         camera = CameraClock(fps, frame_count, time.monotonic() + LEAD_IN_S)
         contention.begin(camera.started_s)
-        rows = drive(runtime, meter, camera, lambda count: runtime.pin(points[order[count % len(points)]].name))
+        rows = drive(runtime, meter, camera, lambda count, at_s: runtime.pin(points[order[count % len(points)]].name))
         levels = contention.levels
     phase_of = phases(levels, frame_count, fps)
     trace = rebuild(
         f"recorded {load.name} {fps:g} fps", fps, frame_count, known, rows, slept_through=camera.slept_through,
         phase_of=phase_of, seed=seed, learn_effects=True,
     )  # fmt: skip
-    trace = trace.with_deadline(trace.fitting_deadline_ms(phase_of == 0.0))
+    fitting_ms = trace.fitting_deadline_ms(phase_of == 0.0)
+    trace = trace.with_deadline(fitting_ms, lambda at_s: load.deadline_share(at_s, length_s))
     return _about(trace, levels, bundle, seed), rows, phase_of
 
 

@@ -7,7 +7,7 @@ A trace is plain arrays. It was recorded (benchmarks/record_contention.py), rebu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,14 @@ class Trace:
         fitting_ms = ROOM * float(np.quantile(whole_ms if quiet is None or not quiet.any() else whole_ms[quiet], 0.99))
         return round(min(fitting_ms, 1000.0 / self.fps), 2)
 
-    def with_deadline(self, deadline_ms: float) -> Trace:
-        """The same history under one deadline."""
-        return replace(self, budgets=((0.0, Budget(deadline_ms)),))
+    def with_deadline(self, deadline_ms: float, share: Callable[[float], float] = lambda at_s: 1.0) -> Trace:
+        """The same history under a deadline, which may be another share of it at each time."""
+        found: list[tuple[float, Budget]] = []
+        for index in range(self.frames):
+            budget = Budget(round(deadline_ms * share(index / self.fps), 3))
+            if not found or found[-1][1] != budget:
+                found.append((index / self.fps, budget))
+        return replace(self, budgets=tuple(found))
 
 
 class TraceWorld:
@@ -136,11 +141,11 @@ class _Schedule:
 
 
 def save_trace(path: Path, trace: Trace) -> None:
-    """Write a recorded trace: float16 latencies, compressed. Readings and budgets are not kept: whoever replays
-    a recording sets the deadline, and the controller was blind to what the machine did."""
+    """Write a recorded trace: float16 latencies, compressed; of budgets the deadlines. Readings are not kept."""
     about = {
         "name": trace.name, "fps": trace.fps, "points": [[p.name, p.accuracy, p.quiet_ms] for p in trace.points],
-        "deadline_ms": trace.budgets[0][1].deadline_ms, "marks": trace.marks, "facts": trace.facts,
+        "deadlines_ms": [[at_s, budget.deadline_ms] for at_s, budget in trace.budgets], "marks": trace.marks,
+        "facts": trace.facts,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
@@ -160,7 +165,7 @@ def load_trace(path: Path) -> Trace:
         )
     return Trace(
         about["name"], about["fps"], tuple(TracePoint(*values) for values in about["points"]),
-        latency_ms, beside_ms, wake_ms, ((0.0, Budget(about["deadline_ms"])),),
+        latency_ms, beside_ms, wake_ms, tuple((at_s, Budget(limit_ms)) for at_s, limit_ms in about["deadlines_ms"]),
         marks=tuple((at_s, what) for at_s, what in about["marks"]), facts=about["facts"],
     )  # fmt: skip
 

@@ -67,6 +67,14 @@ class FakeTime:
         self.now_s += seconds + self.late_s
 
 
+def test_an_answer_is_judged_by_the_deadline_of_its_own_moment() -> None:
+    trace = small_trace(frames=4, fps=1.0).with_deadline(30.0, lambda at_s: 0.5 if at_s >= 2.0 else 1.0)
+    assert [(at_s, budget.deadline_ms) for at_s, budget in trace.budgets] == [(0.0, 30.0), (2.0, 15.0)]
+    rows = [FrameRow(i, "small", 0.0, True, 1.0, 4.0, 4.0, 0, 5.0, True, False) for i in range(4)]
+    run = _as_run(Block("ours", "deadlines", 1.0, 0), trace, rows, ())
+    assert run.best == pytest.approx([0.6, 0.6, 0.5, 0.5])
+
+
 def test_a_camera_gives_the_newest_frame_and_counts_the_others() -> None:
     fake = FakeTime()
     camera = CameraClock(100.0, 12, 50.005, lambda: fake.now_s, fake.wait)
