@@ -190,19 +190,22 @@ class _Build:
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
-        subnet = convert_width(self.model, width, self.recipe.resolutions, self.store, self.request.table_step)
-        names = {t.name for t in subnet.recipe.tensors}
-        self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
-        self.tables.update(subnet.tables)
-        for resolution, plain in subnet.by_resolution.items():
-            key = table_key(width, resolution)
-            madds = count_madds(plain, (1, 3, resolution, resolution))
-            size = (resolution, resolution)
-            program = f"{subnet.name}-fp32"
-            self.points.append(OperatingPoint(f"{key}-fp32", program, width, size, madds, {"select": 0.0}, table=key))
-        self.subnets.append(subnet)
+        converted = convert_width(self.model, width, self.recipe.resolutions, self.store, self.request.table_step)
+        for subnet in converted:
+            names = {t.name for t in subnet.recipe.tensors}
+            self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
+            self.tables.update(subnet.tables)
+            for resolution, plain in subnet.by_resolution.items():
+                key, size = table_key(width, resolution), (resolution, resolution)
+                madds = count_madds(plain, (1, 3, resolution, resolution))
+                self.points.append(
+                    OperatingPoint(f"{key}-fp32", f"{subnet.name}-fp32", width, size, madds, {"select": 0.0}, table=key)
+                )
+        self.subnets += converted
+        graphs = "" if len(converted) == 1 else f" as {len(converted)} graphs, one for each resolution"
         self.report(
-            f"exported width {width:.2f} in {time.monotonic() - started:.0f} s: {len(subnet.pairs)} norms folded"
+            f"exported width {width:.2f}{graphs} in {time.monotonic() - started:.0f} s: "
+            f"{len(converted[0].pairs)} norms folded"
         )
 
     def _add_program(self, subnet: Subnet, precision: str, graph: bytes, recipe: GraphTensors) -> None:

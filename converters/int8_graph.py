@@ -84,7 +84,7 @@ def make_int8_graph(template: onnx.ModelProto, float_recipe: GraphTensors, spec:
     Returns:
         graph and recipe; stored tensors are named "<weight>/int8" and "<weight>/int8_scale".
     """
-    proto = _insert_qdq(template, spec)
+    proto = _insert_qdq(template, spec, {t.name for t in float_recipe.tensors})
     convolutions = [
         n for n in proto.graph.node if n.op_type == "Conv" and n.input[1].endswith("_DequantizeLinear_Output")
     ]
@@ -140,8 +140,11 @@ def stored_int8(
     return arrays
 
 
-def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
-    """Let onnxruntime place the quantize and dequantize nodes; its numbers are replaced by the point's."""
+def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> onnx.ModelProto:
+    """Let onnxruntime place the quantize and dequantize nodes; its numbers are replaced by the point's.
+
+    A convolution whose weight the device does not make (a kernel predicted from the picture) stays float.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Noise(CalibrationDataReader):
@@ -156,7 +159,7 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
 
     excluded = [
         n.name for n in template.graph.node
-        if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _is_float_layer(n, spec.float_layers)
+        if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _stays_float(n, spec.float_layers, made)
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, _without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -180,8 +183,10 @@ def _without_advice() -> Iterator[None]:
         logging.disable(before)
 
 
-def _is_float_layer(node: onnx.NodeProto, layers: tuple[str, ...]) -> bool:
-    return node.op_type == "Conv" and node.input[1].removesuffix(".weight") in layers
+def _stays_float(node: onnx.NodeProto, layers: tuple[str, ...], made: set[str]) -> bool:
+    return node.op_type == "Conv" and (
+        node.input[1].removesuffix(".weight") in layers or not made.issuperset(node.input[1:])
+    )
 
 
 def _activations(proto: onnx.ModelProto, constants: set[str]) -> list[str]:

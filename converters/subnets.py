@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from torch import nn
 
 from converters.errors import ConversionError
-from converters.norm_folding import NormPair, find_norm_pairs, fold_norms
+from converters.norm_folding import NORMS, NormPair, find_norm_pairs, fold_norms
 from converters.norm_rounding import TABLE_STEP, round_norms
 from converters.onnx_export import export_onnx, initializer_shapes
 from converters.shared_weights import TensorStore, make_recipe
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet, materialise
+from zoo.export_form import export_form, has_fixed_size
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Subnet:
     """A converted width."""
 
     name: str
-    """w0.50"""
+    """w0.50; w0.50-r064 where the graph is for one resolution only."""
     width: float
     pairs: list[NormPair]
     by_resolution: dict[int, nn.Module]
@@ -37,8 +39,8 @@ class Subnet:
     """The normalisation of all its points, for the tables file."""
 
     def folded(self, resolution: int) -> nn.Module:
-        """The subnet of one point with its norms folded."""
-        return fold_norms(self.by_resolution[resolution], self.pairs, _example(resolution))
+        """The subnet of one point with its norms folded, in the form that is exported at this size."""
+        return export_form(fold_norms(self.by_resolution[resolution], self.pairs, _example(resolution)), resolution)
 
     def gammas(self, supernet: nn.Module) -> dict[str, np.ndarray]:
         """Stored weight -> gamma of the norm that is folded into it, at the stored weight's channels."""
@@ -60,8 +62,11 @@ def table_key(width: float, resolution: int) -> str:
 
 def convert_width(
     model: SlimNet, width: float, resolutions: tuple[int, ...], store: TensorStore, table_step: float = TABLE_STEP
-) -> Subnet:
+) -> list[Subnet]:
     """Materialise every resolution of a width and export one graph for all of them.
+
+    A network whose graph belongs to one picture size, or that has a norm behind something else than a plain convolution
+    (its statistics then stay in the graph), gets one graph for each resolution.
 
     Args:
         store: tensors that may be shared; grows by those that cannot.
@@ -72,16 +77,27 @@ def convert_width(
     largest, name = max(resolutions), f"w{width:.2f}"
     plains = {r: materialise(model, width=width, resolution=r) for r in sorted(resolutions)}
     pairs = find_norm_pairs(plains[largest], _example(largest))
+    folded = {pair.norm for pair in pairs}
+    loose = any(isinstance(m, NORMS) and n not in folded for n, m in plains[largest].named_modules())
+    if not (loose or has_fixed_size(plains[largest])):
+        return [_convert(name, width, plains, pairs, store, table_step)]
+    return [_convert(table_key(width, r), width, {r: plain}, pairs, store, table_step) for r, plain in plains.items()]
+
+
+def _convert(
+    name: str, width: float, plains: dict[int, nn.Module], pairs: list[NormPair], store: TensorStore, table_step: float
+) -> Subnet:
+    """One graph for these resolutions."""
+    largest = max(plains)
+    keyed = {table_key(width, r): plain for r, plain in plains.items()}
     try:
-        rounded = round_norms(
-            {table_key(width, r): plain for r, plain in plains.items()}, pairs, store, name, table_step
-        )
+        rounded = round_norms(keyed, pairs, store, name, table_step)
     except ValueError as error:
         raise ConversionError(f"width {width}: {error}") from error
-    folded = fold_norms(plains[largest], pairs, _example(largest))
-    template = export_onnx(_value_free(folded), largest)
-    parameters = dict(folded.named_parameters())
-    shapes = {n: s for n, s in initializer_shapes(template).items() if n in parameters and parameters[n].shape == s}
+    form = fold_norms(plains[largest], pairs, _example(largest))
+    form = export_form(form, largest if has_fixed_size(form) else None)
+    known = {n for n, _ in plains[largest].named_parameters()} | {f"{p.convolution}.bias" for p in pairs}
+    template, shapes = _export_template(form, known, largest)
     recipe = make_recipe(plains[largest], pairs, shapes, store, name)
     if rounded is None:
         return Subnet(name, width, pairs, plains, template, recipe, {})
@@ -89,15 +105,40 @@ def convert_width(
     return Subnet(name, width, pairs, plains, template, replace(recipe, norms=norms, version=2), tables)
 
 
+def _export_template(
+    form: nn.Module, known: set[str], resolution: int
+) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """The graph, and the shapes of the parameters that it holds unchanged under their names.
+
+    Those get made-up values, since a device fills them in; the exporter rewrites others (a transposed matrix), which
+    keep their true values inside the graph.
+
+    Args:
+        known: parameters that a device can make.
+    """
+    parameters = {n: tuple(p.shape) for n, p in form.named_parameters() if n in known}
+    template = export_onnx(_value_free(form, parameters), resolution)
+    shapes = _unchanged(template, parameters)
+    if len(shapes) < len(list(form.named_parameters())):
+        template = export_onnx(_value_free(form, shapes), resolution)
+        shapes = {n: s for n, s in _unchanged(template, parameters).items() if n in shapes}
+    return template, shapes
+
+
+def _unchanged(template: onnx.ModelProto, parameters: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {n: s for n, s in initializer_shapes(template).items() if parameters.get(n) == s}
+
+
 def _example(resolution: int) -> torch.Tensor:
     return torch.randn((1, 3, resolution, resolution), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
-def _value_free(model: nn.Module) -> nn.Module:
-    """A copy with random parameters: the exporter removes a bias that is zero, and another point's may not be."""
+def _value_free(model: nn.Module, names: Collection[str]) -> nn.Module:
+    """A copy with these parameters random: the exporter removes a bias that is zero, and another point's may not be."""
     copied = copy.deepcopy(model)
     draw = torch.Generator().manual_seed(1)
-    for parameter in copied.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=draw))
+    for name, parameter in copied.named_parameters():
+        if name in names:
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
     return copied

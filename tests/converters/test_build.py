@@ -158,9 +158,9 @@ def test_a_point_that_differs_from_torch_is_refused_and_nothing_is_left(
 ) -> None:
     right = build_module.convert_width
 
-    def wrong(*arguments: object) -> Subnet:
-        subnet = right(*arguments)  # type: ignore[arg-type]
-        return replace(subnet, tables={k: a ^ 8 if k.endswith("mean") else a for k, a in subnet.tables.items()})
+    def wrong(*arguments: object) -> list[Subnet]:
+        [subnet] = right(*arguments)  # type: ignore[arg-type]
+        return [replace(subnet, tables={k: a ^ 8 if k.endswith("mean") else a for k, a in subnet.tables.items()})]
 
     monkeypatch.setattr(build_module, "convert_width", wrong)
     with pytest.raises(ConversionError, match=r"point w0.50-r016-fp32: the engine agrees .* bundle is not written"):
