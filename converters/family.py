@@ -76,6 +76,8 @@ class FamilyRequest:
     max_points: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sanity: bool = True
+    """Try other preprocessing on a few pictures."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class _Family:
         for level in levels:
             self._add(level, "fp32", level.graph)
         self._measure([level.point("fp32") for level in levels], "fp32")
-        if self.request.measured is None:
+        if request.measured is None and request.sanity:
             self._check_sanity(levels)
         if "int8" in self.request.precisions:
             for net in self.request.nets:
