@@ -24,6 +24,7 @@ from edge_runtime.frame import Frame
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.policies import Policy, make_policy
+from edge_runtime.profiling.table_record import QueryTable
 from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
@@ -34,7 +35,6 @@ from edge_runtime.wanted_point import wanted_point
 
 if TYPE_CHECKING:
     from edge_runtime.profile_schema import DeviceProfile
-    from edge_runtime.profiling.query_table import QueryTable
 
 OnSwitch = Callable[[Decision, Decision], None]
 OnResult = Callable[[Result, Readings], None]
@@ -309,12 +309,16 @@ class Runtime:
 
     def _ladder(self) -> tuple[LadderPoint, ...]:
         """The query table: the profile's, else measured where the point is resident, else scaled from the bundle's."""
-        measured = self._resident.measured_ms if self._query_table is None else self._query_table.latency_ms
-        ratios = [measured[p.name] / _guess_ms(p) for p in self.points if p.name in measured]
+        table = self._query_table or QueryTable("", self._resident.measured_ms)
+        ratios = [table.latency_ms[p.name] / _guess_ms(p) for p in self.points if p.name in table.latency_ms]
         ratio = sorted(ratios)[len(ratios) // 2]
         return tuple(
-            LadderPoint(p.name, p.accuracy["select"], measured.get(p.name, _guess_ms(p) * ratio)) for p in self.points
-        )
+            LadderPoint(
+                p.name, p.accuracy["select"], table.latency_ms.get(p.name, _guess_ms(p) * ratio),
+                table.p99_ms.get(p.name), table.memory_bytes.get(p.name), table.energy_j.get(p.name), table.threads,
+            )
+            for p in self.points
+        )  # fmt: skip
 
     def _make_policy(self, policy: str | Policy | PolicyMaker, limits: DeviceLimits | None) -> Policy:
         ladder = self._ladder()

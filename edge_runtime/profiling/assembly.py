@@ -54,7 +54,7 @@ def point_profile(entry: Entry, closer: Closer, seed: int) -> PointProfile:
         point.name, entry.backend, entry.precision, entry.threads, point.width, point.size_hw, point.madds,
         dict(point.accuracy), latency, round(1000.0 / latency.mean_ms.value, 3), entry.load, entry.memory,
         closer.energy or Energy("unknown", source=INTERRUPTED), closer.operators, closer.delegation,
-        judge_blocks(entry.blocks, entry.throttled),
+        judge_blocks(entry.blocks, entry.throttled), *(entry.looks or ()),
     )  # fmt: skip
 
 

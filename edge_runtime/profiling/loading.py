@@ -133,7 +133,11 @@ class StageLoader:
         load = Load(None, (loaded_s - started_s) * 1000.0, (ran_s - loaded_s) * 1000.0, QUICK_LOAD)
         memory = Memory(kind, before, after, None, added, QUICK_MEMORY)
         precision = "fp32" if name == "null" else self._bundle.program(point).precision
-        return Entry(point, name, precision, threads, runner, load, memory), after
+        entry = Entry(point, name, precision, threads, runner, load, memory)
+        if point.exit is not None and self._bundle.manifest.exits is not None:
+            setting = next(s for s in self._bundle.manifest.exits.settings if s.name == point.exit)
+            entry.looks = (setting.expected_looks, setting.shares)
+        return entry, after
 
     def _memory_is_short(self) -> bool:
         readings = self._sensors.read(self._clock())

@@ -59,7 +59,7 @@ def trace_onnxruntime(
     try:
         with tempfile.TemporaryDirectory(prefix="edge-runtime-") as folder:
             events = TracingOrtBackend(bundle, options, Path(folder)).trace(point, runs)
-    except (EdgeRuntimeError, OSError, ValueError, LookupError, RuntimeError) as error:
+    except (EdgeRuntimeError, OSError, ValueError, LookupError, RuntimeError, AttributeError) as error:
         reason = f"ONNX Runtime's profiler gave no trace: {type(error).__name__}: {error}"[:500]
         return Operators(reason), Delegation(reason)
     rows = operators_of(events, runs)

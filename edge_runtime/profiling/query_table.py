@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.bundle import Bundle
@@ -18,6 +18,7 @@ from edge_runtime.profiling.fingerprint import engine_version, manifest_sha256
 from edge_runtime.profiling.result import load_result
 from edge_runtime.profiling.result_records import ProfileResult
 from edge_runtime.profiling.store import candidates
+from edge_runtime.profiling.table_record import QueryTable
 
 AUTO, NONE = "auto", "none"
 FUTURE_S = 86400.0
@@ -36,20 +37,6 @@ class Wanted:
     machine: MachineFacts
     now_utc: str
     """ISO 8601."""
-
-
-@dataclass(frozen=True)
-class QueryTable:
-    """Each point's cost on this device; a point that the result lacks is not in the dicts."""
-
-    source: str
-    """For people: the file, its mode, date and verdict."""
-    latency_ms: dict[str, float]
-    """Point -> median."""
-    p99_ms: dict[str, float] = field(default_factory=dict)
-    memory_bytes: dict[str, int] = field(default_factory=dict)
-    """Point -> what it adds."""
-    energy_mj: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,8 @@ def table_of(result: ProfileResult, source: str, wanted: Wanted) -> QueryTable:
         {p.name: p.latency.p50_ms.value for p in points},
         {p.name: p.latency.p99_ms.value for p in points},
         {p.name: p.memory.added_bytes for p in points if p.memory.added_bytes is not None},
-        {p.name: p.energy.energy_mj for p in points if p.energy.energy_mj is not None},
+        {p.name: p.energy.energy_mj / 1000.0 for p in points if p.energy.energy_mj is not None},
+        wanted.threads,
     )
 
 

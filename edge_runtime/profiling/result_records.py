@@ -237,6 +237,10 @@ class PointProfile:
     operators: Operators
     delegation: Delegation
     verdict: Verdict
+    expected_looks: float | None = None
+    """For a network with early exits: looks a picture takes in the mean. The latency is that of so many looks."""
+    look_shares: tuple[float, ...] = ()
+    """Share of held-out pictures that stop after each look, from the manifest."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.threads <= 1024, f"threads is {self.threads}, expected 1 to 1024")
