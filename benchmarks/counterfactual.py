@@ -67,6 +67,30 @@ def rebuild(
     return Trace(name, fps, points, latency_ms, beside_ms, wake_ms, ((0.0, Budget(1000.0 / fps)),))
 
 
+def estimated_over_measured(trace: Trace, rows: Sequence[FrameRow]) -> dict[str, float]:
+    """How far the two assumptions hold: per point the latencies that were derived from other points' frames, against
+    those that were measured in its own frames.
+
+    Returns:
+        median over the points, and the one furthest from 1, of estimated / measured at the median and at the 90th
+        percentile.
+    """
+    measured_in = np.full(trace.frames, -1)
+    for row in rows:
+        measured_in[row.index] = [p.name for p in trace.points].index(row.point)
+    found: dict[str, float] = {}
+    for share in (0.5, 0.9):
+        ratios = [
+            float(np.quantile(trace.latency_ms[(measured_in >= 0) & ~own, i], share) / np.quantile(column, share))
+            for i in range(len(trace.points))
+            if (own := measured_in == i).any() and len(column := trace.latency_ms[own, i])
+        ]
+        name = f"p{100 * share:g}"
+        found[f"{name}_median_point"] = round(float(np.median(ratios)), 4)
+        found[f"{name}_worst_point"] = round(max(ratios, key=lambda ratio: abs(math.log(ratio))), 4)
+    return found
+
+
 def _latencies(row: FrameRow, point: int, scaled_ms: Array, draw: np.random.Generator) -> Array:
     """Latency of all points in the frame of one row, milliseconds."""
     off_core_ms = max(0.0, row.run_ms - row.cpu_ms)

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from benchmarks.contention import LOADS, Contention, LoadKind
-from benchmarks.counterfactual import rebuild
+from benchmarks.counterfactual import estimated_over_measured, rebuild
 from benchmarks.frame_loop import (
     CameraClock,
     FrameRow,
@@ -103,19 +103,22 @@ def record_all(
     points = pareto_points(points, quiet_ms)
     known = trace_points(points, quiet_ms)
     print("\n".join(f"{p.name}: accuracy {p.accuracy:.3f}, {p.quiet_ms:.2f} ms" for p in known))
-    blocks, traces = [], {}
+    blocks, traces, checks = [], {}, {}
     for name in loads:
         for fps in rates:
             trace, rows, phase_of = record(LOADS[name], fps, length_s, bundle, meter, points, known, seed)
             traces[trace.name] = trace
             blocks.append((name, rows, phase_of))
+            checks[trace.name] = estimated_over_measured(trace, rows)
             print(f"{trace.name}: {len(rows)} of {trace.frames} frames, deadline {trace.budgets[0][1].deadline_ms} ms")
+            print(f"  estimated / measured latency: {checks[trace.name]}")
             if write:
                 save_trace(folder / f"{name}-{fps:g}.npz", trace)
     noise = fit_noise(blocks, known)
     if write and set(noise) == set(STATES):  # with fewer loads the model that was recorded before stays
         save("contention_noise", {
             "bundle": bundle.manifest.name, "repeat": repeat, "seconds": length_s, "noise": noise,
+            "estimated_over_measured": checks,
         })  # fmt: skip
     return points, traces
 

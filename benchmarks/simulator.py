@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.record import RESULTS
 from benchmarks.traces import Array, FrameTruth, TracePoint
-from edge_runtime.pipeline import OVERHEAD_MEMORY
+from edge_runtime.overhead import Overhead
 from edge_runtime.policies import LadderPoint, Policy, make_policy
 
 TABLE_ERROR = 0.05
@@ -142,7 +142,7 @@ class _Run:
         self._best = np.zeros(world.frames, np.float32)
         self._possible = np.zeros((world.frames, len(world.points)), np.bool_)
         self._last: int | None = None
-        self._overhead_ms = 0.0
+        self._overhead = Overhead()
         self._switches = 0
 
     def true_latency_ms(self, name: str) -> float:
@@ -174,7 +174,7 @@ class _Run:
         self._note_possible(index, truth)
         start_s = free_s if free_s > captured_s else captured_s + truth.wake_ms / 1000.0
         age_ms = (start_s - captured_s) * 1000.0
-        beside_ms = truth.beside_ms if policy is self.clairvoyant else self._overhead_ms
+        beside_ms = truth.beside_ms if policy is self.clairvoyant else self._overhead.mean_ms
         resident = truth.resident
         if policy is self.clairvoyant and _must_save(truth):
             resident = frozenset((self._world.points[self._cheapest(truth)].name,))
@@ -184,7 +184,7 @@ class _Run:
         self._switches += self._last is not None and chosen != self._last
         self._last = chosen
         policy.observe(decision.point, run_ms)
-        self._overhead_ms = OVERHEAD_MEMORY * self._overhead_ms + (1.0 - OVERHEAD_MEMORY) * truth.beside_ms
+        self._overhead.take(truth.beside_ms)
         latency_ms = age_ms + truth.beside_ms + run_ms
         finish_s = start_s + (truth.beside_ms + run_ms) / 1000.0
         self._world.spend(start_s, finish_s, truth.beside_ms + run_ms)

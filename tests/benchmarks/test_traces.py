@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from small_worlds import POINTS, STILL, small_trace
 
 from benchmarks.contention import LOADS, _bursts
-from benchmarks.counterfactual import rebuild
+from benchmarks.counterfactual import estimated_over_measured, rebuild
 from benchmarks.frame_loop import FrameRow
 from benchmarks.noise_model import fit_noise
 from benchmarks.thermal_board import Ambient, Board, ThermalWorld
@@ -104,6 +105,17 @@ def test_effects_are_learned_where_all_points_are_measured() -> None:
         "t", 30.0, 30, POINTS, rows, slept_through={}, phase_of=np.zeros(30, np.float32), seed=0, learn_effects=True
     )
     assert trace.latency_ms == pytest.approx(np.tile([4.0, 10.0, 30.0], (30, 1)))
+
+
+def test_estimates_are_held_against_measurements() -> None:
+    rows = [row(i, POINTS[i % 3].name, 1.5 * POINTS[i % 3].quiet_ms, 1.5 * POINTS[i % 3].quiet_ms) for i in range(30)]
+    arguments = {"slept_through": {}, "phase_of": np.zeros(30, np.float32), "seed": 0, "learn_effects": False}
+    trace = rebuild("t", 30.0, 30, POINTS, rows, **arguments)
+    assert set(estimated_over_measured(trace, rows).values()) == {1.0}
+    # a large point that suffers twice as much as the others is estimated too low from their frames
+    rows = [replace(r, run_ms=2 * r.run_ms, cpu_ms=2 * r.cpu_ms) if r.point == "large" else r for r in rows]
+    found = estimated_over_measured(rebuild("t", 30.0, 30, POINTS, rows, **arguments), rows)
+    assert found["p50_worst_point"] < 0.8
 
 
 def test_the_noise_model_finds_the_interruptions_that_were_there() -> None:
