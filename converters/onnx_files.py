@@ -11,7 +11,7 @@ import onnx.external_data_helper
 
 from converters.errors import ConversionError
 
-MAX_BYTES = 2 << 30  # protobuf's own limit, also for weights that are read into the graph
+MAX_BYTES = (2 << 30) - (64 << 20)  # protobuf stops at 2 GiB, and the graph needs room beside its weights
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
