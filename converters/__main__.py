@@ -16,6 +16,7 @@ try:
     from converters.delegation import MIN_DELEGATED
     from converters.errors import ConversionError
     from converters.family_command import family_command
+    from converters.glance_focus_command import focus_command
     from converters.imagenet_command import imagenet_command
     from converters.int8_graph import QuantSpec
     from edge_runtime.errors import EdgeRuntimeError
@@ -110,6 +111,7 @@ def _commit() -> str:
 
 
 main.add_command(family_command)
+main.add_command(focus_command)
 main.add_command(imagenet_command)
 
 

@@ -86,10 +86,7 @@ class EarlyExitBackend:
         exits = self._bundle.manifest.exits
         if point.exit is None or exits is None or self.name == "null":
             return self._inner.load(point)
-        with self._loading:  # points share their programs
-            if point.program not in self._opened:
-                self._opened[point.program] = (self._open(exits, exits.parts_of(point.program)), LookClock())
-        parts, look_clock = self._opened[point.program]
+        parts, look_clock = self._shared(exits, point.program)
         classes = len(self._bundle.manifest.labels)
         runner = EarlyExitRunner(
             parts, exits, exits.setting(point.exit), point.size_hw, classes, look_clock=look_clock
@@ -121,6 +118,18 @@ class EarlyExitBackend:
             parts.close()
         self._opened = {}
         self._inner.close()
+
+    def parts(self, glance: str) -> ProgramParts:
+        """The opened part programs whose glance is this program."""
+        exits = self._bundle.manifest.exits
+        assert exits is not None
+        return self._shared(exits, glance)[0]
+
+    def _shared(self, exits: EarlyExits, glance: str) -> tuple[ProgramParts, LookClock]:
+        with self._loading:  # points share their programs, and what is known of their times
+            if glance not in self._opened:
+                self._opened[glance] = (self._open(exits, exits.parts_of(glance)), LookClock())
+            return self._opened[glance]
 
     def _open(self, exits: EarlyExits, parts: LookParts) -> ProgramParts:
         opened: dict[str, Call] = {}
