@@ -43,8 +43,19 @@ class Noise:
     beside_ms: tuple[float, ...]
 
     def scattered(self, factor: float) -> Noise:
-        """The same state with more or less scatter of CPU time."""
+        """The same state with more or less scatter of CPU time; what interruptions cost stays."""
         return replace(self, cpu_drift=self.cpu_drift * factor, cpu_jitter=self.cpu_jitter * factor)
+
+    def tails_scaled(self, factor: float) -> Noise:
+        """The same state whose interruptions, wake-ups and other costs lie nearer to their medians, or farther."""
+        names = ("off_core_ms", "wake_ms", "beside_ms")
+        middle = QUANTILES.index(0.5)
+        scaled = {
+            n: tuple(max(0.0, v[middle] + factor * (x - v[middle])) for x in v)
+            for n in names
+            for v in [getattr(self, n)]
+        }
+        return replace(self, **scaled)
 
     def off_core(self, uniform: Array) -> Array:
         """Lengths of interruptions for uniform draws."""

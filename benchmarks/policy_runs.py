@@ -37,7 +37,8 @@ class Job:
     settings: tuple[tuple[str, float], ...] = ()
     """Changed constants of `ours`."""
     jitter: float = 1.0
-    """Factor on the recorded scatter of CPU time in generated traces, to see what depends on it."""
+    """Factor on the recorded scatter of CPU time, and on the tails of the quiet machine, in generated traces: to see
+    what depends on how calm the machine was that was recorded."""
 
 
 def run_job(job: Job) -> dict[str, Scores]:
@@ -50,6 +51,7 @@ def run_job(job: Job) -> dict[str, Scores]:
 def world_maker(kind: str, seed: int, jitter: float = 1.0) -> Callable[[], World]:
     """A function that makes the same fresh world each time."""
     noise = {state: n.scattered(jitter) for state, n in load_noise().items()}
+    noise["quiet"] = noise["quiet"].tails_scaled(jitter)
     if kind == THERMAL:
         trace = generate("stationary", seed, length_s=THERMAL_LENGTH_S, noise=noise)
         return lambda: ThermalWorld(trace, Board(), Ambient())
