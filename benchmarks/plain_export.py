@@ -18,10 +18,9 @@ from benchmarks.record import save
 WARM_UP, RUNS = 20, 300
 
 
-def plain_session(bundle: Any, point: Any) -> Any:
-    """A session over the graph with the point's weights embedded, otherwise with the runtime's options."""
+def plain_model(bundle: Any, point: Any) -> Any:
+    """The point's graph (an onnx.ModelProto) with its weights embedded."""
     import onnx
-    import onnxruntime
 
     from edge_runtime.tensor_recipe import build_tensors, read_recipe
 
@@ -32,6 +31,14 @@ def plain_session(bundle: Any, point: Any) -> Any:
     for initializer in model.graph.initializer:
         if initializer.name in tensors:
             initializer.CopyFrom(onnx.numpy_helper.from_array(tensors[initializer.name], initializer.name))
+    return model
+
+
+def plain_session(bundle: Any, point: Any) -> Any:
+    """A session over the graph with the point's weights embedded, otherwise with the runtime's options."""
+    import onnxruntime
+
+    model = plain_model(bundle, point)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_free_dimension_override_by_name("height", point.size_hw[0])
@@ -60,7 +67,10 @@ def main(bundle: Path | None) -> None:
     backend = open_backend("onnxruntime", opened, BackendOptions(threads=1))
     rows = {}
     for point in opened.points_for("onnxruntime"):
-        ways = {"bundle": backend.load(point).run, "plain": bound(plain_session(opened, point), point, 20)}
+        ways = {
+            "bundle": backend.load(point).run,
+            "plain": bound(plain_session(opened, point), point, len(opened.manifest.labels)),
+        }
         samples: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(WARM_UP + RUNS):
             for name, run in ways.items():

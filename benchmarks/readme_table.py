@@ -44,14 +44,15 @@ def _switch_rows() -> list[tuple[str, str, str]]:
 def _other_rows() -> list[tuple[str, str, str]]:
     overhead = _read("pipeline_overhead")["overhead_ms"]
     imported, memory, soak = _read("import_time"), _read("resident_memory")["pss_growth"], _read("soak")
-    arena = memory["arena on"]
+    precision, memory = next(iter(memory.items()))
+    selectable = memory["every point selectable"]
     slope = f"{soak['memory_slope_mb_per_10000_frames']:+.2f} MB per 10,000 frames"
     return [
         ("frame time beside resize and engine, p50 / p99", f"{overhead['p50']:.2f} / {overhead['p99']:.2f} ms",
          "pipeline_overhead"),
         ("`import edge_runtime`, median", f"{1000 * imported['import_s_median']:.0f} ms", "import_time"),
-        (f"memory with all {arena['points']} points resident",
-         f"{arena['all_points_mb']:.1f} MB, {arena['ratio']:.1f}x the largest alone", "resident_memory"),
+        (f"memory with {selectable['points']} {precision} points selectable",
+         f"{selectable['settled_mb']:.1f} MB, {selectable['ratio']:.2f}x the largest alone", "resident_memory"),
         (f"memory slope over {soak['minutes']:.0f} minutes at 30 fps", slope, "soak"),
     ]  # fmt: skip
 

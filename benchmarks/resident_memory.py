@@ -1,19 +1,31 @@
-"""Memory with every point resident against the largest alone: growth of PSS in a process that has the engine loaded."""
+"""Memory with every point selectable against the largest alone: growth of PSS in a process that has the engine loaded.
+
+    python -m benchmarks.resident_memory --bundle NAME.bundle
+
+"Selectable" is the resident set's default policy: every point can be used in turn, each after it was wanted; the set
+walks up and down the whole ladder, and PSS is read when nothing is being built (settled) and every few milliseconds in
+between (highest). Each kind has processes of its own; the least of three counts, since other programs can only add.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from benchmarks.record import save
 
-KINDS = ("largest alone", "all points")
+KINDS = ("largest alone", "every point selectable", "every point resident")
 ROUNDS = 3
+SAMPLE_PERIOD_S = 0.005
 
 
 def pss_bytes() -> int:
@@ -24,60 +36,101 @@ def pss_bytes() -> int:
     raise RuntimeError("this system does not state the PSS of a process")
 
 
-def measure(path: str, kind: str, arena: bool) -> dict[str, float]:
-    """In a child process: growth in MB from the engine loaded to the points resident and run."""
-    import ctypes
+@contextlib.contextmanager
+def highest_pss() -> Iterator[list[int]]:
+    """A list whose one entry is the highest PSS seen while the context is open."""
+    seen, stop = [pss_bytes()], threading.Event()
 
+    def watch() -> None:
+        while not stop.wait(SAMPLE_PERIOD_S):
+            seen[0] = max(seen[0], pss_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def measure(path: str, kind: str, precision: str) -> dict[str, Any]:
+    """In a child process: growth in MB from the engine loaded to the points resident and run."""
     import onnxruntime  # noqa: F401 (its own memory is not the bundle's)
 
     from edge_runtime import Bundle
     from edge_runtime.backends import BackendOptions, open_backend
+    from edge_runtime.freed_memory import give_back
+    from edge_runtime.residency import ResidentSet
 
     bundle = Bundle.load(path, verify=False)
+    points = sorted(bundle.points_for("onnxruntime", precision), key=lambda p: p.madds)
     gc.collect()
     before = pss_bytes()
-    options = BackendOptions(threads=1, global_thread_pool=True, memory_arena=arena)
-    backend = open_backend(bundle.manifest.programs[0].backend, bundle, options)
-    points = sorted(bundle.points_for(backend.name), key=lambda p: -p.madds)
-    runners = [backend.load(p) for p in (points if kind == "all points" else points[:1])]
-    for runner in runners:
-        runner.run()
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return {"points": len(runners), "growth_mb": (pss_bytes() - before) / 1e6}
+    backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1, global_thread_pool=True))
+    chosen = points[-1:] if kind == "largest alone" else points
+    walk = [*chosen, *reversed(chosen)] if kind == "every point selectable" else []
+    settled, counts = [], []
+
+    def take(resident: ResidentSet) -> None:
+        if not resident.wait(60):
+            raise RuntimeError(f"{kind}: the points are not resident after a minute")
+        gc.collect()
+        give_back()
+        settled.append(pss_bytes() - before)
+        counts.append(len(resident.names))
+
+    with highest_pss() as seen:
+        resident = ResidentSet(backend, chosen, limit_bytes="default" if walk else "all")
+        take(resident)
+        for point in walk:
+            resident.prefer(point.name)
+            take(resident)
+            resident.begin_frame()
+            resident.runner(point.name).run()
+            resident.end_frame(point.name, point.name)
+            take(resident)
+    resident.close()
+    return {
+        "points": len(chosen),
+        "settled_mb": round(max(settled) / 1e6, 2),
+        "highest_mb": round((seen[0] - before) / 1e6, 2),
+        "fewest_resident": min(counts[1:] or counts),
+        "most_resident": max(counts),
+    }
+
+
+def compare(path: str, precision: str) -> dict[str, Any]:
+    """All kinds, in turn, each in processes of its own."""
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for _ in range(ROUNDS):
+        for kind in KINDS:
+            command = [sys.executable, "-m", "benchmarks.resident_memory", "--bundle", path]
+            command += ["--child", json.dumps([kind, precision])]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            runs[kind].append(json.loads(output.splitlines()[-1]))
+    found = {kind: min(rows, key=lambda row: row["settled_mb"]) for kind, rows in runs.items()}
+    alone_mb = found[KINDS[0]]["settled_mb"]
+    return {kind: {**row, "ratio": round(row["settled_mb"] / alone_mb, 2)} for kind, row in found.items()}
 
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None)
+@click.option("--record/--no-record", default=True, help="Write benchmarks/results/resident_memory.json.")
 @click.option("--child", hidden=True, default=None)
-def main(bundle: Path | None, child: str | None) -> None:
-    """Measure and write benchmarks/results/resident_memory.json."""
-    from edge_runtime import default_bundle_path
+def main(bundle: Path | None, record: bool, child: str | None) -> None:
+    """Measure, print and record."""
+    from edge_runtime import Bundle, default_bundle_path
 
     path = str(bundle or default_bundle_path())
     if child is not None:
         print(json.dumps(measure(path, *json.loads(child))))
         return
-    results = {}
-    for arena in (True, False):
-        growth = {}
-        for kind in KINDS:
-            found = []
-            for _ in range(ROUNDS):
-                command = [sys.executable, "-m", "benchmarks.resident_memory", "--bundle", path]
-                command += ["--child", json.dumps([kind, arena])]
-                output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                found.append(json.loads(output.splitlines()[-1]))
-            growth[kind] = min(f["growth_mb"] for f in found)
-        ratio = growth["all points"] / growth["largest alone"]
-        results["arena on" if arena else "arena off"] = {
-            "largest_alone_mb": round(growth["largest alone"], 2),
-            "all_points_mb": round(growth["all points"], 2),
-            "points": found[0]["points"],
-            "ratio": round(ratio, 2),
-        }
+    programs = [p for p in Bundle.load(path).manifest.programs if p.backend == "onnxruntime"]
+    results = {precision: compare(path, precision) for precision in dict.fromkeys(p.precision for p in programs)}
     print(json.dumps(results, indent=1))
-    save("resident_memory", {"bundle": Path(path).name, "threads": 1, "pss_growth": results})
+    if record:
+        save("resident_memory", {"bundle": Path(path).name, "threads": 1, "pss_growth": results})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ asks for. A point is never built in a frame, and never released while a frame th
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from edge_runtime.backends import Backend, MemoryAware, Runner
 from edge_runtime.early_exit import EarlyExitRunner
 from edge_runtime.errors import BackendError, EdgeRuntimeError
-from edge_runtime.freed_memory import give_back
+from edge_runtime.freed_memory import give_back, own_pages
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.residency_plan import default_limit_bytes, holdable, plan_residents
 
@@ -243,12 +244,13 @@ class ResidentSet:
         give_back()
 
     def _make(self, name: str) -> None:
-        runner = self._backend.load(self._points[name])
-        try:
-            measured_ms = self._warm(runner)
-        except BaseException:
-            runner.close()
-            raise
+        with own_pages():
+            runner = self._backend.load(self._points[name])
+            try:
+                measured_ms = self._warm(runner)
+            except BaseException:
+                runner.close()
+                raise
         with self._changed:
             self._measured_ms[name] = measured_ms
             self._runners[name] = runner
@@ -279,7 +281,8 @@ def _sizes_of(backend: Backend, points: Mapping[str, OperatingPoint]) -> dict[st
     """Point -> bytes, as far as the backend knows."""
     if not isinstance(backend, MemoryAware):
         return {}
-    found = {name: backend.memory_bytes(point) for name, point in points.items()}
+    with own_pages():  # it may read the weights
+        found = {name: backend.memory_bytes(point) for name, point in points.items()}
     return {name: size for name, size in found.items() if size is not None}
 
 
