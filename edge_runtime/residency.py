@@ -6,7 +6,6 @@ asks for. A point is never built in a frame, and never released while a frame th
 
 from __future__ import annotations
 
-import mmap
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
