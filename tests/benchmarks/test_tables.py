@@ -7,9 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.closed_loop import main as closed_loop
 from benchmarks.fleet import FLEET, draw_device, run_device, tails
+from benchmarks.parallel import run_all
 from benchmarks.policy_runs import Job, run_job
+from benchmarks.policy_table import main as policy_table
 from benchmarks.policy_table import render, simulate_table, summary, verdict
 
 
@@ -71,6 +75,23 @@ def test_tails_look_at_the_bad_end() -> None:
     assert tails(values, worst_is_high=False)["p5"] == pytest.approx(0.05)
     assert tails(values, worst_is_high=True)["p5"] == pytest.approx(0.95)
     assert tails(values, worst_is_high=True)["worst"] == 1.0
+
+
+def test_jobs_in_other_processes_come_back_with_their_answers() -> None:
+    assert dict(run_all(abs, [-1, 2, -3], 2, "jobs")) == {-1: 1, 2: 2, -3: 3}
+
+
+def test_a_live_run_that_is_too_short_says_how_long_it_must_be() -> None:
+    result = CliRunner().invoke(closed_loop, ["--minutes", "0.5", "--loads", "step", "--rates", "30", "--dry"])
+    assert result.exit_code == 2
+    assert "7 blocks need at least --minutes 1" in result.output
+
+
+def test_an_unknown_trace_is_refused_with_the_known_ones() -> None:
+    result = CliRunner().invoke(policy_table, ["--dry", "--kinds", "stap"])
+    assert result.exit_code == 2
+    assert "no trace is named 'stap'" in result.output
+    assert "thermal ramp" in result.output
 
 
 def test_a_simulation_is_the_same_in_another_process() -> None:
