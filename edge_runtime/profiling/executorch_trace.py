@@ -12,7 +12,6 @@ import importlib
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.profiling.operators import middle_mean
 from edge_runtime.profiling.result_records import Delegation, Operator, Operators
 
 TRACE_TIMEOUT_S = 300.0
@@ -52,7 +52,7 @@ def _records(rows: list[list[Any]]) -> tuple[Operators, Delegation]:
     left = tuple(row.name for row in operators if not row.provider)
     note = "operators inside a delegate, of all that were executed"
     return (
-        Operators(f"ExecuTorch's event tracer, median of {TRACED_RUNS} runs", operators),
+        Operators(f"ExecuTorch's event tracer, mean of the middle half of {TRACED_RUNS} runs", operators),
         Delegation(note, len(delegated), len(operators), left),
     )
 
@@ -91,7 +91,7 @@ def _rows(inspector: Any) -> list[list[Any]]:
             warm = samples[1:] or samples
             provider = (event.delegate_backend_name or "delegate") if event.is_delegated_op else ""
             kind = event.name.partition(" (")[0].partition(" #")[0]
-            rows.append([event.name, kind, round(max(0.0, statistics.median(warm)), 6), provider])
+            rows.append([event.name, kind, round(max(0.0, middle_mean(warm)), 6), provider])
     return rows
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +65,36 @@ def trace_onnxruntime(
         reason = f"ONNX Runtime's profiler gave no trace: {type(error).__name__}: {error}"[:500]
         return Operators(reason), Delegation(reason)
     rows = operators_of(events, runs)
-    return Operators(f"ONNX Runtime's profiler, mean of {runs} runs", rows), providers_of(rows)
+    return Operators(f"ONNX Runtime's profiler, mean of the middle half of {runs} runs", rows), providers_of(rows)
 
 
 def operators_of(events: list[dict[str, Any]], runs: int) -> tuple[Operator, ...]:
-    """Mean time of each node, in order of first execution; the profiler counts whole microseconds."""
-    total_us: dict[str, float] = {}
+    """Time of each node, in order of first execution; the profiler counts whole microseconds.
+
+    A node may run several times in one run (a loop): its times are added up before runs are compared.
+    """
+    times_us: dict[str, list[float]] = {}
     facts: dict[str, tuple[str, str]] = {}
     for event in events:
         name, arguments = event["name"].removesuffix(NODE_SUFFIX), event.get("args", {})
-        total_us[name] = total_us.get(name, 0.0) + float(event["dur"])
+        times_us.setdefault(name, []).append(float(event["dur"]))
         facts.setdefault(name, (str(arguments.get("op_name", "")), str(arguments.get("provider", ""))))
     return tuple(
-        Operator(name, facts[name][0], round(microseconds / runs / 1000.0, 6), facts[name][1])
-        for name, microseconds in total_us.items()
+        Operator(name, facts[name][0], round(middle_mean(_per_run(found, runs)) / 1000.0, 6), facts[name][1])
+        for name, found in times_us.items()
     )
+
+
+def middle_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half: what interrupts a run adds milliseconds to an operator of microseconds."""
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    return statistics.fmean(ordered[cut : len(ordered) - cut])
+
+
+def _per_run(times: Sequence[float], runs: int) -> list[float]:
+    each = max(1, len(times) // runs)
+    return [sum(times[start : start + each]) for start in range(0, len(times), each)]
 
 
 def providers_of(rows: tuple[Operator, ...]) -> Delegation:

@@ -180,6 +180,7 @@ class Operator:
     kind: str
     """Conv, Gemm, ..."""
     mean_ms: float
+    """Of the middle half of the traced runs."""
     provider: str = ""
     """Who ran it: CPUExecutionProvider, XnnpackBackend, ..."""
 
@@ -189,7 +190,7 @@ class Operators:
     """Time per operator, from the engine's own profiler, which slows the run a little."""
 
     source: str
-    """"ONNX Runtime profiler, 20 runs", or the reason why there are none."""
+    """"ONNX Runtime's profiler, mean of the middle half of 20 runs", or the reason why there are none."""
     rows: tuple[Operator, ...] = ()
     """In the order of execution."""
 
