@@ -236,7 +236,8 @@ class Controller:
         """Take the cheaper point at once, unless it is hardly better."""
         alarmed = self.filter.alarm is not None
         if reason == BEST:
-            if not self._worth_it(index, current, time_ms, self.settings.keep_share):
+            dominated = self.table.accuracy[index] >= self.table.accuracy[current]
+            if not dominated and not self._worth_it(index, current, time_ms, self.settings.keep_share):
                 return current, "hold: gain is small"
             if alarmed:
                 self._before_alarm = current

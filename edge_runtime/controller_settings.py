@@ -10,7 +10,7 @@ class ControllerSettings:
     """Constants of the controller. Variances are relative: of the slowdown divided by its mean."""
 
     # What a late frame costs, and how a point is judged
-    miss_weight: float = 1.5
+    miss_weight: float = 1.2
     """A frame that the fastest point would have answered in time costs so many times its accuracy when it is late."""
     margin_share: float = 0.02
     """Share of the deadline kept free for what neither the table nor the filter knows."""
@@ -24,7 +24,7 @@ class ControllerSettings:
     """To step up, the better point's value must be higher by this share."""
     step_up_dwell_s: float = 0.1
     """No step up sooner after any step; two steps up are never closer."""
-    keep_share: float = 0.05
+    keep_share: float = 0.15
     """A cheaper point's value must be higher by this share; it stops wavering between two equals."""
 
     # The slowdown's filter
@@ -44,7 +44,7 @@ class ControllerSettings:
     jump_sigmas: float = 4.0
     jump_share: float = 0.4
     """A frame is set aside when it is slower than expected by both: so many standard deviations, and this share."""
-    remembered_frames: int = 64
+    remembered_frames: int = 128
     """Surprises that the distribution of late frames is made of."""
     prior_frames: float = 16.0
     """Weight of Student's t beside them, in frames."""
@@ -68,7 +68,7 @@ class ControllerSettings:
     max_foreign_gain: float = 4.0
     load_cap_s: float = 1.0
     """A load band caps for so long after it was entered; then the fast loop has measured the load."""
-    trend_horizon_s: float = 10.0
+    trend_horizon_s: float = 5.0
     """A thermal band is entered so long before the temperature's trend would reach it."""
     trend_rate: float = 0.1
     """Weight of one reading in the trend."""
