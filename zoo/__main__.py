@@ -10,7 +10,7 @@ import click
 import torch
 
 from zoo.checkpoint import CheckpointError, load_checkpoint
-from zoo.gfnet_command import focus_command
+from zoo.gfnet_command import focus_command, scenes_command
 from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
@@ -105,6 +105,7 @@ def confidence_command(checkpoint: Path, data: str, negatives: str | None, unsur
 
 
 main.add_command(focus_command)
+main.add_command(scenes_command)
 
 
 class _Progress:

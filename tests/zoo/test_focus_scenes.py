@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo.focus_scene_source import SceneSource
 from zoo.focus_scenes import SceneSpec, draw_scene, draw_texture, evaluation_scenes, training_scenes
 from zoo.pictures import PictureSource, resize_rgb
 
@@ -69,3 +70,19 @@ def test_textures_vary_in_kind_and_fill_the_canvas() -> None:
     assert all(t.shape == (48, 48, 3) and t.dtype == np.uint8 for t in textures)
     detail = [float(np.abs(np.diff(t.astype(int), axis=1)).mean()) for t in textures]
     assert max(detail) > 2 * min(detail)
+
+
+def test_scenes_stand_in_for_pictures_without_leaking(shapes_folder: Path, source: PictureSource) -> None:
+    scenes = SceneSource(shapes_folder, SPEC, copies=2)
+    splits, plain = scenes.splits(6, 6), source.splits(6, 6)
+    assert len(splits["train"]) == 2 * len(plain["train"])
+    assert {name.partition("#")[0] for name in splits["train"].names} == set(plain["train"].names)
+    assert splits["select"].names == plain["select"].names  # one scene each, and of no training picture
+    assert [int(v) for v in splits["train"].labels[: len(plain["train"])]] == plain["train"].labels.tolist()
+    first, second = (scenes.picture(f"{plain['train'].names[0]}#{copy}") for copy in (0, 1))
+    assert first.shape == (64, 64, 3)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, scenes.picture(f"{plain['train'].names[0]}#0"))
+    name = plain["test"].names[0]
+    expected, _ = evaluation_scenes(source, [name], plain["train"].names, SPEC, 0)
+    assert np.array_equal(scenes.picture(name), expected[0])  # the scene that Glance and Focus is judged on
