@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from edge_runtime.reporting.chart_style import ACCENT, NEUTRAL, is_narrow, legend
 from edge_runtime.reporting.document import Spec
 
-ROOM_FOR_TEXT = 1.16
-"""The axis is this much longer than the longest bar, for the figure behind it."""
+SIGN_PX = 7.2
+"""Width of one sign of the chart's text, rather too much than too little."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
         for bar in bars
     ]  # fmt: skip
     narrow = is_narrow(width_px)
+    label_limit_px = 130 if narrow else 260
     y = {"field": "label", "type": "nominal", "sort": [bar.label for bar in bars], "title": None,
-         "axis": {"labelLimit": 130 if narrow else 260}}  # fmt: skip
-    room = 1.3 if narrow else ROOM_FOR_TEXT
+         "axis": {"labelLimit": label_limit_px}}  # fmt: skip
+    room = _room(bars, width_px, label_limit_px)
     x = {"type": "quantitative", "title": title, "scale": {"domain": [0, longest * room], "nice": False},
          "axis": {"tickCount": 4 if narrow else 8}}  # fmt: skip
     colour: Spec = {"value": ACCENT}
@@ -78,3 +79,11 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
         "data": {"values": rows},
         "layer": [faded, solid, texts] if any(bar.faded_to for bar in bars) else [solid, texts],
     }  # fmt: skip
+
+
+def _room(bars: Sequence[Bar], width_px: int, label_limit_px: int) -> float:
+    """How much longer than the longest bar the axis must be, for the figure behind it."""
+    label_px = min(max((SIGN_PX * len(bar.label) for bar in bars), default=0.0), label_limit_px)
+    text_px = max((SIGN_PX * len(bar.text) for bar in bars), default=0.0) + 10.0
+    inner_px = max(width_px - label_px - 40.0, 1.5 * text_px)
+    return inner_px / (inner_px - text_px)
