@@ -150,7 +150,8 @@ class Profiler:
         order, began_s = random_order(entries, plan.rounds, settings.seed), self._meter.elapsed_s
         for index, entry in enumerate(order):
             done_rounds, of_round = divmod(index, len(entries))
-            late = self._meter.elapsed_s - began_s > max(plan.seconds, settings.measure_s)
+            now_s = self._meter.elapsed_s
+            late = now_s - began_s > max(plan.seconds, settings.measure_s) or now_s > settings.blocks_end_s
             if late and of_round == 0 and done_rounds >= MIN_ROUNDS:
                 self._notes.append(f"{done_rounds} of {plan.rounds} rounds: the device was slower than in its warm-up")
                 break

@@ -44,10 +44,14 @@ class ProfileSettings:
     """A run starts this long after the one before; 0 is back to back."""
     sustained_s: float = 0.0
     seed: int = 0
+    blocks_end_s: float = math.inf
+    """No further round begins later than this after the start, building and warming included."""
 
 
 MODES: Mapping[str, ProfileSettings] = {
-    "quick": ProfileSettings("quick", 8, 6, 40.0, probes=False, operators=False, energy_s=0.3, cool_s=5.0),
+    "quick": ProfileSettings(
+        "quick", 8, 6, 40.0, probes=False, operators=False, energy_s=0.3, cool_s=5.0, blocks_end_s=48.0
+    ),
     "standard": ProfileSettings("standard", 12, 16, 600.0, probes=True, operators=True, energy_s=1.0, cool_s=120.0),
     "full": ProfileSettings("full", 25, 40, 7200.0, probes=True, operators=True, energy_s=5.0, cool_s=600.0),
 }

@@ -335,6 +335,12 @@ def test_a_device_that_slows_down_after_the_warm_up_stops_in_time(bench: Bench) 
     assert bench.clock() - began_s < 60.0
 
 
+def test_quick_begins_no_round_after_its_minute_though_building_took_long(bench: Bench) -> None:
+    result = bench.run(replace(QUICK, rounds=40, measure_s=600.0, blocks_end_s=1.0))
+    assert result.method.rounds == 3
+    assert MODES["quick"].blocks_end_s < 60.0
+
+
 def test_energy_is_power_times_time_where_a_sensor_knows_the_power(bench: Bench) -> None:
     readings = Readings(power_w=5.0, sources={"power_w": "/sys/class/hwmon/hwmon0/power1_input"})
     result = bench.run(replace(QUICK, energy_s=0.5), FakeSensors(lambda now_s, count: readings))
