@@ -30,6 +30,9 @@ SOURCE_HELP = (
     "--show", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Open a window; auto: if one can."
 )
 @click.option("--telemetry", type=click.Path(path_type=Path), help="Write one JSON line a frame.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Write a page about the run at its end; also its telemetry."
+)
 @click.option("--scenario", type=click.Path(path_type=Path), help="TOML file that scripts the run.")
 @click.option("--pin", metavar="POINT", help="Use one operating point only.")
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
@@ -71,6 +74,7 @@ def _run(options: dict[str, Any]) -> int:
     from edge_runtime.metrics import serve_metrics
     from edge_runtime.runtime import Runtime
 
+    telemetry = _telemetry(options["telemetry"], options["report"])
     budget = _budget(options["target_fps"], options["max_latency_ms"], options["min_accuracy"])
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
@@ -88,7 +92,7 @@ def _run(options: dict[str, Any]) -> int:
             sensors=sensors,
             adapt=options["adapt"],
             policy=options["policy"],
-            telemetry=options["telemetry"],
+            telemetry=telemetry,
             global_thread_pool=True,
             query_table=options["query_table"],
             warn=tell,
@@ -103,9 +107,27 @@ def _run(options: dict[str, Any]) -> int:
         outcome = run_camera(wanted, load_runtime, tell)
     if outcome.summary.frames:
         Console().print(summary_table(outcome.summary, outcome.point_names))
+        if options["report"] is not None and telemetry is not None:
+            from edge_runtime.reporting.report import write_report
+
+            tell(f"wrote {write_report([telemetry], 'html', options['report'])}")
     if outcome.broken is not None:
         raise outcome.broken
     return 0
+
+
+def _telemetry(telemetry: Path | None, report: Path | None) -> Path | None:
+    """Where telemetry goes: a report needs it.
+
+    Raises:
+        BackendError: a report is wanted, but what draws it is not installed; said now, not after the run.
+    """
+    if report is None:
+        return telemetry
+    from edge_runtime.reporting.html_page import require_page_packages
+
+    require_page_packages()
+    return telemetry or report.with_suffix(".telemetry.jsonl")
 
 
 def _budget(target_fps: float | None, max_latency_ms: float | None, min_accuracy: float) -> Budget:

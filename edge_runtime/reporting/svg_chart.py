@@ -6,7 +6,6 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from edge_runtime.errors import missing_package
 from edge_runtime.reporting.chart_style import styled
 
 SVG = "http://www.w3.org/2000/svg"
@@ -27,18 +26,14 @@ def draw_chart(spec: dict[str, Any], label: str, prefix: str) -> str:
         prefix: makes the ids of this drawing differ from those of the others on the page.
     Returns:
         an `<svg>` element; descriptions of marks became `<title>`, which browsers show under the pointer.
-    Raises:
-        BackendError: vl-convert is not installed.
     """
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise missing_package("vl-convert-python", "report", "draw the charts of a report") from error
+    import vl_convert
+
     text = vl_convert.vegalite_to_svg(_drawable(styled(spec)), vl_version=VEGA_LITE_VERSION, allowed_base_urls=[])
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(text)
     for element in root.iter():
-        _clean(element, prefix)
+        _clean(element)
     _name_links(root, prefix)
     root.set("role", "img")
     root.set("aria-label", _drawable(label))
@@ -54,7 +49,7 @@ def _drawable(value: Any) -> Any:
     return [_drawable(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _clean(element: ElementTree.Element, prefix: str) -> None:
+def _clean(element: ElementTree.Element) -> None:
     """Turn a mark's description into a title, and drop what a page does not need."""
     described = element.get("aria-label")
     is_mark = element.get("role") == "graphics-symbol" and element.tag != f"{{{SVG}}}g"  # groups are axes and legends
