@@ -50,6 +50,8 @@ class FrameRow:
     latency_ms: float
     on_time: bool
     switched: bool
+    expected: float | None = None
+    """Probability of being on time that the policy expected."""
 
 
 class MeteredRunner:
@@ -203,6 +205,7 @@ def drive(
         row = FrameRow(
             frame.index, result.decision.point, camera.age_ms, camera.idle, beside_ms, result.run_ms, meter.cpu_ms,
             meter.interruptions, result.latency_ms, result.on_time, result.decision.switched,
+            result.decision.on_time_share,
         )  # fmt: skip
         rows.append(row)
     return rows

@@ -116,10 +116,11 @@ def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple
     accuracy = np.array([p.accuracy for p in trace.points], np.float32)
     point = np.full(trace.frames, -1, np.int16)
     latency_ms = np.full(trace.frames, np.nan, np.float32)
-    on_time = np.zeros(trace.frames, np.bool_)
+    on_time, expected = np.zeros(trace.frames, np.bool_), np.full(trace.frames, np.nan, np.float32)
     for row in rows:
         point[row.index], latency_ms[row.index] = position[row.point], row.latency_ms
         on_time[row.index] = row.on_time
+        expected[row.index] = np.nan if row.expected is None else row.expected
     fixed_ms = trace.wake_ms + trace.beside_ms
     starts_s = np.array([at_s for at_s, _ in trace.budgets])
     holding = np.searchsorted(starts_s, np.arange(trace.frames) / trace.fps + 1e-9, side="right") - 1
@@ -130,5 +131,5 @@ def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple
     return RunLog(
         block.policy, block.kind, block.fps, trace.points, moments, point, latency_ms,
         np.where(on_time, accuracy[point], 0.0).astype(np.float32), possible,
-        (possible * accuracy).max(axis=1), sum(row.switched for row in rows),
+        (possible * accuracy).max(axis=1), expected, sum(row.switched for row in rows),
     )  # fmt: skip

@@ -58,7 +58,7 @@ def summary(scores: Sequence[Scores]) -> dict[str, Any]:
 
     names = (
         "attainment", "in_time_accuracy", "oracle_accuracy", "regret", "switches_per_minute", "dropped",
-        "p99_latency_ms", "recovery_frames", "up_s",
+        "p99_latency_ms", "recovery_frames", "up_s", "calibration_error",
     )  # fmt: skip
     worst = [s.recovery_frames_worst for s in scores if s.recovery_frames_worst is not None]
     low, high = bootstrap_interval([s.regret for s in scores])
@@ -78,6 +78,7 @@ FIGURES = (
     ("Switches a minute", "switches_per_minute", 1, 0, None),
     ("Recovery after a step, frames", "recovery_frames", 1, 0, min),
     ("Back up after a step, seconds", "up_s", 1, 1, min),
+    ("Calibration error of the expected probability of being on time, points", "calibration_error", 100, 1, None),
 )
 """Title, field, scale, digits, and which value of a row is set in bold."""
 
@@ -92,11 +93,11 @@ def render(table: Table, live: Table) -> str:
     policies = [p for p in next(iter(table.values())) if p not in REFERENCES]
     parts = []
     for title, name, scale, digits, best in FIGURES:
-        shown = [(kind, of) for kind, of in rows if any(row[name] is not None for row in of.values())]
+        shown = [(kind, of) for kind, of in rows if any(row.get(name) is not None for row in of.values())]
         columns = (*policies, *REFERENCES) if name == "in_time_accuracy" else policies
         lines = [f"**{title}**", "", f"| trace | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         for kind, of in shown:
-            values = {p: of[p][name] if p in of else None for p in columns}
+            values = {p: of[p].get(name) if p in of else None for p in columns}
             known = [v for p, v in values.items() if v is not None and p in policies]
             bold = best(known) if best is not None and known else None
             cells = [_cell(v, scale, digits, v == bold and p in policies) for p, v in values.items()]

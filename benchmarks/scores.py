@@ -16,6 +16,8 @@ STEADY_FRAMES = 5
 """A run has recovered when so many feasible frames in a row are answered in time."""
 UP_TOLERANCE = 0.02
 """A run is back up when its points are within so much accuracy of those that it used before."""
+EXPECTED_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Frames whose expected probabilities lie between two of these are compared with their real share in time."""
 SETTLED_S = 2.0
 """A calm this old is settled; shorter ones do not tell how fast a run comes back."""
 
@@ -41,6 +43,9 @@ class Scores:
     recovery_frames_worst: float | None
     up_s: float | None
     """Median over the releases: seconds until the points are as accurate again as where the machine was calm."""
+    calibration_error: float | None
+    """Mean distance between the expected and the real share of answers in time, over frames that expected alike; None
+    for a policy without such an estimate."""
 
     def as_json(self) -> dict[str, Any]:
         """Rounded to what is worth writing down."""
@@ -71,7 +76,21 @@ def score(run: RunLog, oracle: RunLog) -> Scores:
         recovery_frames=statistics.median(recovery) if recovery else None,
         recovery_frames_worst=max(recovery) if recovery else None,
         up_s=statistics.median(up) if up else None,
+        calibration_error=_calibration_error(run),
     )
+
+
+def _calibration_error(run: RunLog) -> float | None:
+    known = np.isfinite(run.expected) & (run.point >= 0)
+    if not known.any():
+        return None
+    expected, on_time = run.expected[known], run.on_time[known]
+    group = np.digitize(expected, EXPECTED_EDGES)
+    gaps = [
+        abs(float(expected[group == g].mean() - on_time[group == g].mean())) * float((group == g).mean())
+        for g in set(group.tolist())
+    ]
+    return sum(gaps)
 
 
 def _recovery_frames(run: RunLog, at_s: float) -> float:

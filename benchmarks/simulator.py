@@ -61,6 +61,8 @@ class RunLog:
     """(frames, points): the point would have answered the frame within its budget, had the device been free."""
     best: Array
     """Highest score that any point could have had; 0 when the frame was not feasible."""
+    expected: Array
+    """Probability of being on time that the policy expected; NaN where it has no such estimate."""
     switches: int
 
     @property
@@ -123,7 +125,8 @@ def steady_choice(run: RunLog, window_s: float = 1.0) -> RunLog:
     switches = int((np.diff(chosen) != 0).sum())
     return replace(
         run, policy="best of each second", point=chosen.astype(np.int16), score=worth[frames, chosen],
-        latency_ms=np.full(len(worth), np.nan, np.float32), switches=switches,
+        latency_ms=np.full(len(worth), np.nan, np.float32), expected=np.full(len(worth), np.nan, np.float32),
+        switches=switches,
     )  # fmt: skip
 
 
@@ -141,6 +144,7 @@ class _Run:
         self._score = np.zeros(world.frames, np.float32)
         self._best = np.zeros(world.frames, np.float32)
         self._possible = np.zeros((world.frames, len(world.points)), np.bool_)
+        self._expected = np.full(world.frames, np.nan, np.float32)
         self._last: int | None = None
         self._overhead = Overhead()
         self._switches = 0
@@ -165,7 +169,7 @@ class _Run:
             index += 1
         return RunLog(
             policy.name, world.name, world.fps, world.points, world.marks, self._point, self._latency_ms,
-            self._score, self._possible, self._best, self._switches,
+            self._score, self._possible, self._best, self._expected, self._switches,
         )  # fmt: skip
 
     def _answer(self, policy: Policy, index: int, captured_s: float, free_s: float) -> float:
@@ -179,6 +183,8 @@ class _Run:
         if policy is self.clairvoyant and _must_save(truth):
             resident = frozenset((self._world.points[self._cheapest(truth)].name,))
         decision = policy.choose(start_s, truth.budget, truth.readings, resident, age_ms + beside_ms)
+        if decision.on_time_share is not None:
+            self._expected[index] = decision.on_time_share
         run_ms = self.true_latency_ms(decision.point)
         chosen = self._position[decision.point]
         self._switches += self._last is not None and chosen != self._last

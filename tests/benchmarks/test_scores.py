@@ -13,16 +13,21 @@ from benchmarks.simulator import RunLog
 
 
 def run_of(
-    chosen: list[int], on_time: list[int], best: list[float], marks: tuple[tuple[float, str], ...] = ()
+    chosen: list[int],
+    on_time: list[int],
+    best: list[float],
+    marks: tuple[tuple[float, str], ...] = (),
+    expected: list[float] | None = None,
 ) -> RunLog:
     """A run at 10 frames a second."""
+    shares = np.full(len(chosen), np.nan) if expected is None else np.array(expected)
     accuracy = np.array([p.accuracy for p in POINTS])
     point = np.array(chosen, np.int16)
     scores = np.where(np.array(on_time, bool), accuracy[point], 0.0).astype(np.float32)
     possible = np.array(best)[:, None] >= accuracy[None, :]
     latency_ms = np.where(point >= 0, 10.0, np.nan).astype(np.float32)
     return RunLog(
-        "ours", "hand", 10.0, POINTS, marks, point, latency_ms, scores, possible, np.array(best, np.float32), 3
+        "ours", "hand", 10.0, POINTS, marks, point, latency_ms, scores, possible, np.array(best, np.float32), shares, 3
     )
 
 
@@ -61,3 +66,11 @@ def test_the_interval_holds_the_mean_and_is_the_same_each_time() -> None:
     low, high = bootstrap_interval([0.01, 0.02, 0.03])
     assert low <= 0.02 <= high
     assert (low, high) == bootstrap_interval([0.01, 0.02, 0.03])
+
+
+def test_calibration_compares_what_was_expected_with_what_came() -> None:
+    # ten frames expected at 90 %, of which nine come in time; ten at 60 %, of which none does
+    on_time = [1] * 9 + [0] + [0] * 10
+    run = run_of([2] * 20, on_time, [0.6] * 20, expected=[0.91] * 10 + [0.6] * 10)
+    assert score(run, run).calibration_error == pytest.approx((0.01 + 0.6) / 2)
+    assert score(run_of([2], [1], [0.6]), run).calibration_error is None
