@@ -34,7 +34,7 @@ PACKAGES = {  # package -> (extra that brings it, what it is for)
     "click": ("camera", "the edge-runtime command"),
     "rich": ("camera", "tables and progress"),
     "jinja2": ("report", "reports"),
-    "plotly": ("report", "charts in reports"),
+    "vl-convert-python": ("report", "charts in reports"),
     "platformdirs": ("report", "where measurements are kept"),
     "cryptography": ("sign", "signed bundles"),
     "onnx": ("convert", "building bundles"),

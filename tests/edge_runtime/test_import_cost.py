@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "onnx", "cv2", "onnxruntime", "executorch", "click", "psutil", "rich", "jinja2", "plotly")
+HEAVY = ("torch", "onnx", "cv2", "onnxruntime", "executorch", "click", "psutil", "rich", "jinja2", "vl_convert")
 OURS = ("zoo", "converters", "apps")
 
 
