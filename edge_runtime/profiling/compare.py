@@ -3,9 +3,9 @@
 One round holds one block of every point, measured within seconds. What disturbs the device for a while disturbs the
 blocks of a round alike, so rounds are drawn, the same ones for all points: the spread of the drawn medians then holds
 the noise that the points share. Two runs differ a little more than their rounds tell (memory layout, clock speed);
-RUN_SIGMA is that part, from benchmarks/profile_repeat.py. A point counts as slower when the lower end of its interval
-lies beyond the limit, at a confidence that is divided among all points, so that twenty points do not cry wolf twenty
-times as often as one.
+RUN_SIGMA is that part, from benchmarks/profile_repeat.py. A point counts as slower when its median is beyond the limit
+and its interval leaves out "as fast as before", at a confidence that is divided among all points, so that twenty points
+do not cry wolf twenty times as often as one.
 """
 
 from __future__ import annotations
@@ -94,15 +94,16 @@ def compare_results(
     freedom = min(len(pairs[0][0].latency.blocks) + len(pairs[0][1].latency.blocks) - 2, 10_000)
     all_points = student_quantile(1.0 - FALSE_ALARM, freedom)
     any_point = student_quantile(1.0 - FALSE_ALARM / len(pairs), freedom)
-    spread = (draws_b - draws_a).std(axis=0)
+    change = draws_b - draws_a
+    spread = half_width(change)
     points = tuple(
         _compare_point(pa, pb, any_point * math.hypot(float(sigma), RUN_SIGMA), fail_over, fail_accuracy)
         for (pa, pb), sigma in zip(pairs, spread, strict=True)
     )
     middle = float(np.mean([math.log(p.ratio) for p in points]))
-    half = all_points * math.hypot(float((draws_b - draws_a).mean(axis=1).std()), RUN_SIGMA)
+    half = all_points * math.hypot(float(half_width(change.mean(axis=1))), RUN_SIGMA)
     low, ratio, high = (math.exp(middle + step) for step in (-half, 0.0, half))
-    slower = low > 1.0 + fail_over or any("slower" in p.verdict for p in points)
+    slower = (low > 1.0 and ratio > 1.0 + fail_over) or any("slower" in p.verdict for p in points)
     lost = any("less accurate" in p.verdict for p in points)
     busier = slower and _busier(pairs) > FOREIGN_LOAD_DIFFERENCE
     verdict = _verdict(points, ratio, (low, high), slower, lost, busier, fail_over)
@@ -137,6 +138,16 @@ def draw_log_medians(points: Sequence[Sequence[Block]], seed: int, repetitions: 
     return np.asarray(draws.mean(axis=0) + centred * math.sqrt(fewest / (fewest - 1)))
 
 
+def half_width(draws: Draws) -> Draws:
+    """Half of the middle 68 % of the draws: their standard deviation, which a disturbed round drawn often would double.
+
+    Args:
+        draws: repetitions along the first axis.
+    """
+    low, high = np.percentile(draws, (15.87, 84.13), axis=0)
+    return np.asarray((high - low) / 2.0)
+
+
 def student_quantile(probability: float, freedom: int) -> float:
     """Of Student's t, by its expansion around the normal distribution (Abramowitz and Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(probability)
@@ -165,7 +176,8 @@ def _compare_point(
     low, high = ratio * math.exp(-half_width), ratio * math.exp(half_width)
     changes = [b.accuracy[split] - a.accuracy[split] for split in a.accuracy if split in b.accuracy]
     change = min(changes, default=None)
-    words = ["slower"] if low > 1.0 + fail_over else ["faster"] if high < 1.0 - fail_over else []
+    slower, faster = low > 1.0 and ratio > 1.0 + fail_over, high < 1.0 and ratio < 1.0 - fail_over
+    words = ["slower"] if slower else ["faster"] if faster else []
     words += ["less accurate"] if change is not None and change < -fail_accuracy - 1e-9 else []
     return PointComparison(
         a.name, a.backend, a.threads, before, after, ratio, low, high, change, " and ".join(words) or "same"

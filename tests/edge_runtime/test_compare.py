@@ -56,6 +56,11 @@ def test_a_slowdown_of_ten_percent_is_found_every_time() -> None:
     assert sum(found) == 20
 
 
+def test_most_slowdowns_of_ten_percent_are_found_on_a_noisy_device() -> None:
+    found = [compare_results(noisy_run(2 * seed), noisy_run(2 * seed + 1, 1.10)).regressed for seed in range(20)]
+    assert sum(found) >= 13
+
+
 def quiet_run(seed: int, slowdown: float = 1.0) -> ProfileResult:
     """A profile on a device that nobody else uses: rounds 1 % apart, blocks 1 %."""
     generator = np.random.default_rng(seed)
