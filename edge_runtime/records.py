@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -38,7 +39,7 @@ def read_record(kind: type[Record], values: object, where: str) -> Record:
     for key in values:
         if key not in fields:
             raise RecordError(f"{where}: unknown key {str(key)[:80]!r}; known keys are {', '.join(sorted(fields))}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     arguments = {}
     for name, field in fields.items():
         if name in values:
@@ -51,6 +52,12 @@ def read_record(kind: type[Record], values: object, where: str) -> Record:
         raise
     except ValueError as error:
         raise RecordError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a record's fields; resolving their names takes longer than reading a record."""
+    return typing.get_type_hints(kind)
 
 
 def read_value(hint: Any, value: object, where: str) -> Any:
