@@ -16,7 +16,7 @@ from edge_runtime.profiling.result_records import Environment, ProfileResult
 APPLICATION = "edge-runtime"
 FOLDER_VARIABLE = "EDGE_RUNTIME_DATA"
 """Environment variable that names another data folder, for tests and for continuous integration."""
-MAX_CANDIDATES = 12
+MAX_CANDIDATES = 6
 """Only the newest files of a folder are looked at."""
 
 
@@ -106,7 +106,7 @@ def _modified_s(path: Path) -> float:
 
 
 def _usual_folder() -> Path:
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # Path.home() raises where there is none
     if sys.platform == "darwin":
         return home / "Library" / "Application Support"
     if sys.platform == "win32":
