@@ -83,7 +83,7 @@ def _domain(entries: Sequence[Entry], inner_px: int) -> list[float]:
 def _row(entry: Entry) -> dict[str, object]:
     what = (
         f"{entry.point.name} on {entry.device}: {percent(entry.accuracy)}, p50 {significant(entry.p50_ms)} ms, "
-        f"p99 {significant(entry.p99_ms)} ms, {entry.point.threads} threads"
+        f"p99 {significant(entry.p99_ms)} ms, {entry.point.threads} thread{'' if entry.point.threads == 1 else 's'}"
     )
     return {
         "variant": entry.variant, "device": entry.device, "front": entry.on_front, "what": what,

@@ -7,7 +7,7 @@ from functools import partial
 
 from edge_runtime.reporting.distribution_chart import distributions
 from edge_runtime.reporting.document import Figure, Section, percent, significant
-from edge_runtime.reporting.ladder import Device
+from edge_runtime.reporting.ladder import Device, Entry
 from edge_runtime.reporting.ladder_chart import ladder_chart, precision_chart, precision_pairs
 from edge_runtime.reporting.profile_charts import (
     energy_bars,
@@ -19,12 +19,14 @@ from edge_runtime.reporting.profile_story import (
     environment_table,
     ladder_tables,
     load_table,
+    measured_alone,
+    memory_together,
     unstable_table,
 )
 from edge_runtime.reporting.sustained_chart import sustained_chart
 from edge_runtime.reporting.sweep_charts import device_lines, thread_lines
 
-MOST_HILLS = 12
+MOST_HILLS = 13
 
 
 def profile_sections(devices: Sequence[Device], split: str) -> tuple[Section, ...]:
@@ -35,6 +37,23 @@ def profile_sections(devices: Sequence[Device], split: str) -> tuple[Section, ..
         _environment(devices),
     ]  # fmt: skip
     return tuple(section for section in made if section is not None)
+
+
+def spread(entries: Sequence[Entry], most: int) -> tuple[Entry, ...]:
+    """At most so many of them, both ends among them."""
+    if len(entries) <= most:
+        return tuple(entries)
+    return tuple(entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most))
+
+
+def count_of_threads(count: int) -> str:
+    """The number with its noun."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def sentence_of(note: str) -> str:
+    """A note as a sentence."""
+    return f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 
 def _of(device: Device, devices: Sequence[Device]) -> str:
@@ -49,9 +68,10 @@ def _ladder(devices: Sequence[Device], split: str) -> Section:
         "another that is faster and at least as accurate. A whisker reaches from the median to the 99th percentile.",
         partial(ladder_chart, devices, split),
     )  # fmt: skip
-    threads = f"{devices[0].threads} threads"
-    if len({device.threads for device in devices}) > 1:
-        threads = " and ".join(f"{device.threads} threads on {device.label}" for device in devices)
+    counts = list(dict.fromkeys(device.threads for device in devices))
+    threads = count_of_threads(counts[0])
+    if len(counts) > 1:
+        threads = " and ".join(f"{count_of_threads(device.threads)} on {device.label}" for device in devices)
     dataset = devices[0].result.bundle.splits.get(split)
     source = f"Accuracy is top-1 on {split}{f' ({dataset})' if dataset else ''}; latency is with {threads}."
     tables = [table for device in devices for table in ladder_tables(device, _of(device, devices))]
@@ -72,7 +92,7 @@ def _side_by_side(devices: Sequence[Device]) -> Section | None:
 def _latency(devices: Sequence[Device]) -> Section:
     figures = []
     for number, device in enumerate(devices, start=1):
-        shown = device.ladder if len(device.ladder) <= MOST_HILLS else device.front[:MOST_HILLS]
+        shown = spread(device.ladder if len(device.ladder) <= MOST_HILLS else device.front, MOST_HILLS)
         samples = [(entry.label, entry.samples_ms) for entry in shown]
         figures.append(Figure(
             f"latency-{number}", f"Latency by operating point{_of(device, devices)}",
@@ -103,21 +123,29 @@ def _sustained(devices: Sequence[Device]) -> Section | None:
 
 
 def _memory(devices: Sequence[Device]) -> Section | None:
-    figures = tuple(
-        Figure(
-            f"memory-{number}", f"Memory added by each point{_of(device, devices)}",
-            "Solid: what the point adds to the process. Pale: the highest above the baseline while it loads and runs.",
-            partial(memory_bars, device.front if len(device.ladder) > MOST_HILLS else device.ladder),
-        )
-        for number, device in enumerate(devices, start=1)
-        if any(entry.point.memory.added_bytes is not None for entry in device.ladder)
-    )  # fmt: skip
-    table = load_table(devices)
+    figures, sentences = [], []
+    for number, device in enumerate(devices, start=1):
+        if measured_alone(device):
+            shown = device.ladder if len(device.ladder) <= MOST_HILLS else spread(device.front, MOST_HILLS)
+            figures.append(Figure(
+                f"memory-{number}", f"Memory added by each point{_of(device, devices)}",
+                "Solid: what the point adds to a process of its own. Pale: the highest above the baseline while it "
+                "loads and runs.",
+                partial(memory_bars, shown),
+            ))  # fmt: skip
+        elif (together := memory_together(device)) is not None:
+            sentences.append(
+                f"{device.label}: all {len(device.ladder)} points together add {significant(together / 1e6)} MB to the "
+                "process; each was loaded beside the ones before it."
+            )
     points = [entry.point for device in devices for entry in device.ladder]
     notes = {point.load.note for point in points} | {point.memory.note for point in points}
-    sentences = tuple(sorted(note for note in notes if note))[:6]
+    sentences += sorted(sentence_of(note) for note in notes if note)[:6]
+    table = load_table(devices)
     has_more = any(column.key not in ("device", "point", "kind") for column in table.used_columns)
-    return Section("memory", "Loading and memory", sentences, figures, (table,)) if figures or has_more else None
+    if not (figures or has_more):
+        return None
+    return Section("memory", "Loading and memory", tuple(sentences), tuple(figures), (table,))
 
 
 def _energy(devices: Sequence[Device]) -> Section:
@@ -130,12 +158,13 @@ def _energy(devices: Sequence[Device]) -> Section:
             reason = energies[0].source.removeprefix("not measurable here: ") or "no sensor"
             sentences.append(f"{start}Energy is not measurable here: {reason}")
             continue
+        shown = device.ladder if len(device.ladder) <= MOST_HILLS else spread(device.front, MOST_HILLS)
         sources = " and ".join(sorted({f"{energy.kind}, {energy.source}" for energy in known}))
         sentences.append(f"{start}{sources}")
         figures.append(Figure(
             f"energy-{number}", f"Energy of one run{_of(device, devices)}",
             f"Millijoules of one run ({' and '.join(sorted({energy.kind for energy in known}))}).",
-            partial(energy_bars, device.front if len(device.ladder) > MOST_HILLS else device.ladder),
+            partial(energy_bars, shown),
         ))  # fmt: skip
     return Section("energy", "Energy", tuple(sentences), tuple(figures))
 
@@ -148,12 +177,12 @@ def _operators(devices: Sequence[Device]) -> Section | None:
         delegation = device.front[-1].point.delegation
         if delegation.note:
             fallbacks = f" Fallbacks: {', '.join(delegation.fallbacks[:12])}." if delegation.fallbacks else ""
-            sentences.append(f"{start}{delegation.note.rstrip('.')}.{fallbacks}")
+            sentences.append(f"{start}{sentence_of(delegation.note)}{fallbacks}")
         if not known:
             sentences.append(f"{start}No time per operator: {device.front[-1].point.operators.source}")
             continue
         best = known[-1]
-        kinds = partial(operator_kinds, known[:MOST_HILLS])
+        kinds = partial(operator_kinds, spread(known, MOST_HILLS))
         top = partial(operator_bars, best.point)
         figures += [
             Figure(f"operator-kinds-{number}", f"Where the time goes{_of(device, devices)}",

@@ -100,13 +100,18 @@ def profile_tiles(devices: Sequence[Device]) -> tuple[Tile, ...]:
         Tile("Worth having", f"{len(device.front)} of {len(device.ladder)}", "operating points on the Pareto front"),
     ]
     added = [e.point.memory.added_bytes for e in device.ladder if e.point.memory.added_bytes is not None]
-    if added:
+    if added and measured_alone(device):
         tiles.append(Tile("Memory of one point", f"{significant(max(added) / 1e6)} MB", "the largest, as measured"))
+    elif added:
+        tiles.append(Tile("Memory of all points", f"{significant(sum(added) / 1e6)} MB", "loaded in one process"))
     energies = [e.point.energy for e in device.front if e.point.energy.energy_mj is not None]
     if energies and energies[-1].energy_mj is not None:
         tiles.append(Tile("Energy, most accurate", f"{significant(energies[-1].energy_mj)} mJ", energies[-1].kind))
     words = "stable" if verdict.stable else "unstable"
-    return (*tiles, Tile("Measurement", words, "" if verdict.stable else verdict.reason, verdict.stable))
+    return (
+        *tiles,
+        Tile("Measurement", words, "" if verdict.stable else verdict.reason.removeprefix("unstable: "), verdict.stable),
+    )
 
 
 def profile_notes(devices: Sequence[Device]) -> tuple[str, ...]:
@@ -137,7 +142,8 @@ def ladder_tables(device: Device, suffix: str) -> tuple[Table, ...]:
         device: whose ladder.
         suffix: ends the titles.
     """
-    columns = [c for c in QUERY_COLUMNS if c.key in PAGE_COLUMNS]
+    hidden = () if measured_alone(device) else ("added_bytes",)  # then it depends on the order of loading
+    columns = [c for c in QUERY_COLUMNS if c.key in PAGE_COLUMNS and c.key not in hidden]
     if len({entry.point.backend for entry in device.ladder}) > 1:
         columns.insert(1, next(c for c in QUERY_COLUMNS if c.key == "backend"))
     front = tuple(_query_row(entry) for entry in device.front)
@@ -177,6 +183,17 @@ def load_table(devices: Sequence[Device]) -> Table:
                 "loaded_bytes": memory.loaded_bytes, "peak_bytes": memory.peak_bytes, "kind": memory.kind.upper(),
             })  # fmt: skip
     return Table("Loading and memory, every point", LOAD_COLUMNS, tuple(rows), folded=True)
+
+
+def measured_alone(device: Device) -> bool:
+    """Whether each point was loaded in a process of its own, so that its memory says something about it."""
+    return all(entry.point.memory.peak_bytes is not None for entry in device.ladder)
+
+
+def memory_together(device: Device) -> int | None:
+    """What all points add to one process, where each was measured beside the ones before it; bytes."""
+    added = [entry.point.memory.added_bytes for entry in device.ladder]
+    return None if None in added else sum(value for value in added if value is not None)
 
 
 def unstable_table(devices: Sequence[Device]) -> Table:

@@ -137,6 +137,7 @@ def _accuracy_panel(run: RunLog, buckets: Buckets) -> Spec:
     """Expected accuracy of the points, and the floor that the budget asks for."""
     accuracy = np.array([np.nan if point.accuracy is None else point.accuracy for point in run.points])[run.point]
     at_s, scale = (buckets.start_s + buckets.end_s) / 2, {"zero": False, "nice": True}
+    floor = np.where(run.columns["min_accuracy"] > 0.0, run.columns["min_accuracy"], np.nan)
     dashed = {"color": INK, "strokeDash": [5, 3]}
     layers = [
         {
@@ -144,7 +145,7 @@ def _accuracy_panel(run: RunLog, buckets: Buckets) -> Spec:
             "mark": {"type": "line", "strokeWidth": 1.5, "interpolate": "step-after", "aria": False, **look},
             "encoding": {"x": time_axis(run), "y": _y("v", scale)},
         }
-        for values, look in ((accuracy, {"color": ACCENT}), (run.columns["min_accuracy"], dashed))
+        for values, look in ((accuracy, {"color": ACCENT}), (floor, dashed))
     ]
     title = "expected accuracy, %; dashed: the budget's floor"
     return {"height": 70, "layer": layers, "title": panel_title(title)}

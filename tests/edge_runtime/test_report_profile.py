@@ -14,8 +14,8 @@ from edge_runtime.errors import ResultError
 from edge_runtime.profiling.result import Energy, Operators, Verdict
 from edge_runtime.reporting.ladder import main_threads, pareto_front, prepare_devices
 from edge_runtime.reporting.ladder_chart import precision_pairs
-from edge_runtime.reporting.profile_sections import profile_sections
-from edge_runtime.reporting.profile_story import profile_notes, profile_summary, query_table
+from edge_runtime.reporting.profile_sections import profile_sections, spread
+from edge_runtime.reporting.profile_story import ladder_tables, profile_notes, profile_summary, query_table
 from edge_runtime.reporting.report import build_report
 
 COSTS = st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 1)), min_size=1, max_size=30)
@@ -146,6 +146,27 @@ def test_unknown_energy_and_operators_are_said_with_their_reason() -> None:
     assert sections["energy"].sentences == ("Energy is not measurable here: no power sensor",)
     assert any("ExecuTorch has no tracer" in sentence for sentence in sections["operators"].sentences)
     assert sections["energy"].figures == ()
+
+
+def test_memory_that_depends_on_the_order_of_loading_is_told_as_a_sum() -> None:
+    whole = profile()
+    points = tuple(
+        replace(p, memory=replace(p.memory, peak_bytes=None, note="added beside others")) for p in whole.points
+    )
+    (device,), split = prepare_devices([("a", replace(whole, points=points))])
+    (memory,) = (section for section in profile_sections([device], split) if section.anchor == "memory")
+    total = sum(entry.point.memory.added_bytes or 0 for entry in device.ladder) / 1e6
+    assert memory.figures == ()
+    assert f"all 18 points together add {total:.1f} MB" in memory.sentences[0]
+    assert "added_bytes" not in {column.key for table in ladder_tables(device, "") for column in table.columns}
+
+
+def test_a_long_ladder_is_thinned_but_keeps_both_ends() -> None:
+    devices, _ = prepare_devices([("a", profile())])
+    entries = devices[0].entries
+    thinned = spread(entries, 5)
+    assert (len(thinned), thinned[0], thinned[-1]) == (5, entries[0], entries[-1])
+    assert spread(entries, 99) == entries
 
 
 def test_the_query_table_has_every_point_at_every_number_of_threads() -> None:
