@@ -95,7 +95,9 @@ def _play(
     ):  # fmt: skip
 
         def set_budget(count: int, at_s: float) -> None:
-            runtime.budget = budget_at(at_s)
+            budget = budget_at(at_s)
+            if budget != runtime.budget:
+                runtime.budget = budget
 
         runtime.wait_ready()
         camera.started_s = time.monotonic() + LEAD_IN_S
