@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-M_MMAP_THRESHOLD = -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SMALL_BYTES = 128 << 10  # glibc's own threshold at the start
 USUAL_BYTES = 4 << 20  # as after the first freed frame of 1280x960: frames are reused, not mapped anew
 
@@ -26,19 +26,21 @@ def give_back() -> bool:
 
 @contextlib.contextmanager
 def own_pages() -> Iterator[None]:
-    """Large blocks that any thread allocates inside get pages of their own, which leave when they are freed.
+    """Large blocks that any thread allocates inside get pages of their own; what is freed inside leaves the process.
 
-    The setting belongs to the whole process; afterwards it is fixed at USUAL_BYTES and not adjusted by glibc any more.
+    The settings belong to the whole process; afterwards they are fixed at what glibc would have come to.
     """
     adjust = _function("mallopt")
     if adjust is None:
         yield
         return
     adjust(M_MMAP_THRESHOLD, SMALL_BYTES)
+    adjust(M_TRIM_THRESHOLD, SMALL_BYTES)  # malloc_trim leaves the ends of the heaps of other threads alone
     try:
         yield
     finally:
         adjust(M_MMAP_THRESHOLD, USUAL_BYTES)
+        adjust(M_TRIM_THRESHOLD, 2 * USUAL_BYTES)  # glibc's own rule; otherwise each run would map its buffers anew
 
 
 @cache

@@ -211,7 +211,8 @@ class ResidentSet:
         missing = next((name for name in plan if name not in self._runners), None)
         if missing is None:
             if isinstance(self._backend, MemoryAware):
-                self._backend.settle()
+                with own_pages():
+                    self._backend.settle()
             with self._changed:
                 self._idle = plan == self._plan()
                 self._changed.notify_all()
@@ -237,9 +238,10 @@ class ResidentSet:
             self._releasing = False
             closing = [self._runners.pop(name) for name in gone]
             self._recent = [name for name in self._recent if name in self._runners]
-        for runner in closing:
-            runner.close()
-        closing.clear()
+        with own_pages():
+            for runner in closing:
+                runner.close()
+            closing.clear()
         give_back()
 
     def _make(self, name: str) -> None:

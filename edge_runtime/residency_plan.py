@@ -11,13 +11,16 @@ DEFAULT_SHARE = 1.5
 def default_limit_bytes(sizes: Mapping[str, int], allowed_bytes: int | None = None) -> int | None:
     """What all resident points together may take when nobody says more; None (no limit) where no size is known.
 
+    It has room for the largest beside the smallest in any case, so that every point can be used.
+
     Args:
         sizes: bytes that each point takes while it is resident.
         allowed_bytes: what the device allows.
     """
     if not sizes:
         return None
-    share = int(DEFAULT_SHARE * max(sizes.values()))
+    largest, smallest = max(sizes.values()), min(sizes.values())
+    share = max(int(DEFAULT_SHARE * largest), largest + smallest)
     return share if allowed_bytes is None else min(share, allowed_bytes)
 
 

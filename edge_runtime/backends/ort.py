@@ -26,7 +26,8 @@ _global_pool_threads: list[int] = []
 """The size of the process-wide pool once it is set; ONNX Runtime allows setting it only once."""
 _shared_arena: list[bool] = []
 """Filled once the process-wide arena is registered; only sessions that ask for it use it."""
-SESSION_BYTES = 1_000_000  # of a session beside its weights; docs/bundle.md has the measurement
+SESSION_BYTES, BYTES_PER_GRAPH_BYTE = 1_000_000, 13
+"""What a session takes beside its weights, by the size of its graph; docs/bundle.md has the measurement."""
 FLOAT_BYTES = 4  # of a float and of an int32 bias
 
 
@@ -76,6 +77,7 @@ class OrtBackend:
         self._ort: Any = onnxruntime
         self._bundle, self._options = bundle, options
         self._recipes: dict[str, GraphTensors] = {}
+        self._sizes: dict[str, int] = {}  # program -> bytes of a session
         if options.global_thread_pool:
             self._join_global_pool()
         if options.memory_arena and not _shared_arena:
@@ -125,6 +127,8 @@ class OrtBackend:
         options.enable_cpu_mem_arena = self._options.memory_arena
         if self._options.memory_arena:
             options.add_session_config_entry("session.use_env_allocators", "1")
+            # weights outside the arena, which would keep them when the session is gone
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         if not self._options.spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -143,8 +147,14 @@ class OrtBackend:
     def memory_bytes(self, point: OperatingPoint) -> int:
         """Weights as the engine holds them, and what a session takes beside them; activations are shared."""
         program = self._bundle.program(point)
-        if program.tensors is None:
-            return SESSION_BYTES + self._bundle.manifest.files[program.file].size_bytes
+        if program.name not in self._sizes:
+            self._sizes[program.name] = self._program_bytes(program)
+        return self._sizes[program.name]
+
+    def _program_bytes(self, program: Program) -> int:
+        graph_bytes = len(self._bundle.content(program.file))
+        if program.tensors is None:  # its weights are inside
+            return SESSION_BYTES + graph_bytes
         recipe, weights = self._recipe(str(program.tensors)), self._bundle.weights
         count = 0
         for tensor in recipe.tensors:
@@ -153,7 +163,7 @@ class OrtBackend:
             count += one * math.prod(tensor.shape)
         count += FLOAT_BYTES * sum(scale.channels for scale in recipe.scales)
         count += FLOAT_BYTES * sum(math.prod(bias.value.shape) for bias in recipe.biases)
-        return SESSION_BYTES + count
+        return SESSION_BYTES + BYTES_PER_GRAPH_BYTE * graph_bytes + count
 
     def settle(self) -> None:
         """Forget the stored weights until the next point is built."""

@@ -71,3 +71,4 @@ def test_the_default_limit_is_one_and_a_half_of_the_largest() -> None:
     assert default_limit_bytes(SIZES, 20) == 20
     assert default_limit_bytes(SIZES, 99) == 24
     assert default_limit_bytes({}, 20) is None
+    assert default_limit_bytes({"small": 9, "large": 10}) == 19  # room for both: each can be used
