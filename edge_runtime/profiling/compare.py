@@ -31,6 +31,8 @@ RUN_SIGMA = 0.01
 MIN_ROUNDS = 3
 FOREIGN_LOAD_DIFFERENCE = 0.20
 """Share of all cores: beyond it a slower B may only have had a busier device."""
+SHARED_CORES = 0.25
+"""Cores that others and our threads together may want beyond those that there are; above it, we wait for each other."""
 
 Draws = npt.NDArray[np.float64]
 
@@ -66,7 +68,7 @@ class Comparison:
     overall_high: float
     regressed: bool
     inconclusive: bool
-    """Something looks slower, but the device was much busier."""
+    """Something looks slower, but the device was too busy to tell."""
     sentences: tuple[str, ...]
     """Differences of bundle and device, what is missing, and last the verdict."""
 
@@ -105,10 +107,10 @@ def compare_results(
     low, ratio, high = (math.exp(middle + step) for step in (-half, 0.0, half))
     slower = (low > 1.0 and ratio > 1.0 + fail_over) or any("slower" in p.verdict for p in points)
     lost = any("less accurate" in p.verdict for p in points)
-    busier = slower and _busier(pairs) > FOREIGN_LOAD_DIFFERENCE
-    verdict = _verdict(points, ratio, (low, high), slower, lost, busier, fail_over)
+    busy = slower and _too_busy(pairs, b.environment.cores)
+    verdict = _verdict(points, ratio, (low, high), slower, lost, busy, fail_over)
     return Comparison(
-        points, ratio, low, high, lost or (slower and not busier), busier and not lost, (*_differences(a, b), verdict)
+        points, ratio, low, high, lost or (slower and not busy), busy and not lost, (*_differences(a, b), verdict)
     )
 
 
@@ -184,10 +186,14 @@ def _compare_point(
     )
 
 
-def _busier(pairs: Sequence[tuple[PointProfile, PointProfile]]) -> float:
-    """How much more foreign load B had, share of all cores; 0 where it is unknown."""
+def _too_busy(pairs: Sequence[tuple[PointProfile, PointProfile]], cores: int | None) -> bool:
+    """Whether others may be why B is slower: much more foreign load than A had, or no core left for each thread."""
     loads = [mean_foreign_load([block for pair in pairs for block in pair[side].latency.blocks]) for side in (0, 1)]
-    return 0.0 if loads[0] is None or loads[1] is None else loads[1] - loads[0]
+    if loads[1] is None:
+        return False
+    threads = max(pair[1].threads for pair in pairs)
+    crowded = cores is not None and loads[1] * cores + threads > cores + SHARED_CORES
+    return crowded or (loads[0] is not None and loads[1] - loads[0] > FOREIGN_LOAD_DIFFERENCE)
 
 
 def _differences(a: ProfileResult, b: ProfileResult) -> list[str]:
@@ -226,7 +232,7 @@ def _verdict(
     interval: tuple[float, float],
     slower: bool,
     lost: bool,
-    busier: bool,
+    busy: bool,
     fail_over: float,
 ) -> str:
     change = (
@@ -234,8 +240,8 @@ def _verdict(
     )
     words = f"median latency over {len(points)} points {change}, limit {100.0 * fail_over:+.1f} %"
     named = [f"{p.name} {100.0 * (p.ratio - 1.0):+.1f} %" for p in points if "slower" in p.verdict]
-    if slower and busier:
-        return f"inconclusive: {words}; the device was much busier during B: profile again when it is quiet"
+    if slower and busy:
+        return f"inconclusive: {words}; the device was too busy during B to tell: profile again when it is quiet"
     if slower:
         worst = f"; slower: {', '.join(named[:5])}{' ...' if len(named) > 5 else ''}" if named else ""
         return f"regressed: {words}{worst}{'; accuracy fell, too' if lost else ''}"

@@ -129,6 +129,16 @@ def test_a_slower_run_on_a_much_busier_device_cannot_be_judged() -> None:
     assert "B is unstable: foreign load 80 %" in comparison.sentences
 
 
+@pytest.mark.parametrize(("foreign_load", "inconclusive"), [(0.4, False), (0.6, True)])
+def test_a_slower_run_without_a_core_for_each_thread_cannot_be_judged(foreign_load: float, inconclusive: bool) -> None:
+    a, b = (
+        result_of([point_of(name, blocks_of(factor * p50, foreign_load=foreign_load)) for name, p50 in POINTS.items()])
+        for factor in (1.0, 1.5)
+    )  # 2 threads on 4 cores
+    comparison = compare_results(a, b)
+    assert (comparison.inconclusive, comparison.regressed) == (inconclusive, not inconclusive)
+
+
 def test_a_busier_device_that_is_not_slower_is_judged() -> None:
     points = [point_of(name, blocks_of(p50, foreign_load=0.8)) for name, p50 in POINTS.items()]
     comparison = compare_results(result_of(POINTS), result_of(points))
