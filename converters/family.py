@@ -225,11 +225,15 @@ class _Family:
         for level in levels:
             ranges = self._ranges(level, activations(structure))
             if ranges is not None:
-                self._add_int8(level, ranges, self.request.quant, structure)
+                self.ranges[level.point("int8")] = ranges
+        for level in levels:
+            if level.point("int8") in self.ranges:
+                self._add_int8(level, self.ranges[level.point("int8")], self.request.quant, structure)
         self.report(f"{levels[0].net.name}: int8 graphs of {len(levels)} sizes")
 
     def _add_int8(self, level: Level, ranges: Ranges, spec: QuantSpec, structure: onnx.ModelProto) -> None:
-        made = quantize_level(level.graph, ranges, spec, structure)
+        family = [r for name, r in self.ranges.items() if name.startswith(f"{level.net.name}-r")]
+        made = quantize_level(level.graph, ranges, spec, structure, family)
         self.ranges[level.point("int8")] = made.ranges
         self._add(level, "int8", made.proto)
 

@@ -22,6 +22,7 @@ from converters.onnx_levels import constants
 
 OPERATORS = ("Conv", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Gemm")
 HEADS = ("Gemm", "MatMul")
+BIAS_ROOM = 1.01  # a little less than int32 holds, so that rounding does not make the engine correct the scale again
 Ranges = dict[str, ActivationRange]
 
 
@@ -34,13 +35,16 @@ class Int8Level:
     """Of the activations, by tensor."""
 
 
-def quantize_level(level: onnx.ModelProto, ranges: Ranges, spec: QuantSpec, structure: onnx.ModelProto) -> Int8Level:
+def quantize_level(
+    level: onnx.ModelProto, ranges: Ranges, spec: QuantSpec, structure: onnx.ModelProto, family: Sequence[Ranges] = ()
+) -> Int8Level:
     """Quantize by known ranges.
 
     Args:
         level: static float graph.
         ranges: of at least the activations that `structure` quantizes.
         structure: what `int8_structure` gave.
+        family: ranges of the same net at all its sizes, so that they get equal integers.
     Raises:
         ConversionError: a range is missing.
     """
@@ -49,11 +53,40 @@ def quantize_level(level: onnx.ModelProto, ranges: Ranges, spec: QuantSpec, stru
     if missing:
         raise ConversionError(f"int8: no range is known for activation {missing[0]!r}; calibrate on pictures")
     used = {name: ranges[name] for name in wanted}
-    overrides = {
+    overrides: dict[str, list[dict[str, Any]]] = {
         name: [{"scale": np.array(r.scale, np.float32), "zero_point": np.array(r.zero_point, np.uint8)}]
         for name, r in used.items()
     }
+    for name, scales in shared_weight_scales(level, [ranges, *family], spec.largest).items():
+        zero = np.array(0, np.int8)
+        overrides[name] = [{"axis": 0, "scale": np.array(scale), "zero_point": zero} for scale in scales]
     return Int8Level(_quantize(level, spec, {"TensorQuantOverrides": overrides}), used)
+
+
+def shared_weight_scales(
+    level: onnx.ModelProto, family: Sequence[Ranges], largest: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Scales of weights that would not be the same at every size, by tensor, one for each output channel.
+
+    A channel that is almost zero gets so small a scale that its bias, in units of weight scale times input scale,
+    leaves int32. ONNX Runtime then raises the weight's scale, by an amount that depends on the input's, so that each
+    size would have integers of its own. Raised here, for the smallest input scale of all sizes, they stay equal.
+    """
+    weights, found = constants(level), {}
+    limit = float(np.iinfo(np.int32).max) / BIAS_ROOM
+    for node in level.graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or not {node.input[1], node.input[2]} <= set(weights):
+            continue
+        inputs = [r[node.input[0]].scale for r in family if node.input[0] in r]
+        if not inputs:
+            continue
+        weight, bias = weights[node.input[1]], weights[node.input[2]]
+        natural = np.abs(weight.reshape(weight.shape[0], -1)).max(1).astype(np.float64) / largest
+        floor = np.abs(bias).astype(np.float64) / (limit * min(inputs))
+        if np.any(natural < floor):
+            scales = np.maximum(natural, floor)
+            found[node.input[1]] = np.where(scales > 0, scales, 1.0).astype(np.float32)
+    return found
 
 
 def int8_structure(level: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
