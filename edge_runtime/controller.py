@@ -148,11 +148,14 @@ class Controller:
             slow.take_readings(now_s, readings, budget)
             self._foresight.take_load(slow.foreign_load, self.filter)
             selection = None
-        elif budget is not self._budget:
-            slow.take_budget(readings, budget)
         self._readings = readings
-        if budget is not self._budget or slow.expire(now_s):
-            selection, self._budget = None, budget
+        expired = slow.expire(now_s)
+        if budget is not self._budget and budget != self._budget:
+            slow.take_budget(readings, budget)
+            selection = None
+        elif expired:
+            selection = None
+        self._budget = budget
         self._take_period(now_s)
         if budget.max_power_w is not None:
             change = self._period_s - self._selected_period_s

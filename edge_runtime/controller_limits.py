@@ -32,7 +32,7 @@ class SlowLoop:
         self._load, self._pressure = BandTracker(limits.load), BandTracker(limits.memory_pressure)
         self._throttled_share = limits.thermal[-1].cap_share if limits.thermal else settings.throttled_cap_share
         self._throttled = False
-        self._load_until_s: float | None = None
+        self._load_since_s: float | None = None
         self._temperature_c: float | None = None
         self._temperature_s = 0.0
         self._power_share = 1.0
@@ -68,9 +68,9 @@ class SlowLoop:
             self._battery.update(-share)
         load = readings.foreign_load
         if load is not None and 0.0 <= load <= 1.0:
-            self.foreign_load = load
-            if self._load.update(load):
-                self._load_until_s = now_s + settings.load_cap_s
+            first, self.foreign_load = self.foreign_load is None, load
+            if self._load.update(load) and not first:  # the first reading is no rise
+                self._load_since_s = now_s
         pressure = readings.memory_pressure
         if pressure is not None and 0.0 <= pressure <= 1.0:
             self._pressure.update(pressure)
@@ -95,9 +95,9 @@ class SlowLoop:
 
     def expire(self, now_s: float) -> bool:
         """Lift the load cap when its time is over; says whether the cap changed."""
-        if self._load_until_s is None or (self._load_until_s - self._settings.load_cap_s) <= now_s < self._load_until_s:
+        if self._load_since_s is None or 0.0 <= now_s - self._load_since_s < self._settings.load_cap_s:
             return False
-        self._load_until_s = None
+        self._load_since_s = None
         self._recap()
         return True
 
@@ -130,7 +130,7 @@ class SlowLoop:
         self._lower(self._battery.cap_share, "battery low")
         self._lower(self._pressure.cap_share, "memory pressure")
         self._lower(self._power_share, "power limit")
-        if self._load_until_s is not None:
+        if self._load_since_s is not None:
             self._lower(self._load.cap_share, "foreign load")
 
     def _lower(self, share: float, reason: str) -> None:

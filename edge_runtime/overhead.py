@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 OVERHEAD_MEMORY = 0.9  # weight of the past
+FALLING_MEMORY = 0.5  # against a frame that cost less than half: only a frame that costs more can be an accident
 MOST_TIMES = 2.0  # one frame counts at most as so many times the mean: a preempted one says nothing of the next
 
 
@@ -18,4 +19,5 @@ class Overhead:
             self.mean_ms = beside_ms if beside_ms > 0.0 else 0.0
             return
         counted_ms = min(max(beside_ms, 0.0), MOST_TIMES * self.mean_ms)
-        self.mean_ms = OVERHEAD_MEMORY * self.mean_ms + (1.0 - OVERHEAD_MEMORY) * counted_ms
+        memory = OVERHEAD_MEMORY if 2.0 * counted_ms > self.mean_ms else FALLING_MEMORY
+        self.mean_ms = memory * self.mean_ms + (1.0 - memory) * counted_ms

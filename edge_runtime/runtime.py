@@ -102,6 +102,7 @@ class Runtime:
             self._resident.close()
             raise
         self._pipeline = Pipeline(bundle, self._resident, self._policy, clock)
+        self._pipeline.warm()
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
         self._recorder = None if telemetry is None else RunRecorder(telemetry, self._policy)
         if self._recorder is not None:

@@ -8,7 +8,8 @@ import pytest
 from simulated_device import ALL, COOL, FPS, LADDER, SimulatedDevice
 
 from edge_runtime.budget import Budget
-from edge_runtime.controller import Controller, ControllerSettings, LadderPoint
+from edge_runtime.controller import Controller, ControllerSettings, DeviceLimits, LadderPoint
+from edge_runtime.controller_bands import Band
 from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Decision
 
@@ -328,6 +329,22 @@ def test_a_clock_that_goes_backwards_delays_a_step_up_by_no_more_than_the_dwell_
     device.frame()
     device.age_ms, device.now_s = 0.0, -1000.0
     assert device.run(DWELL_S + 0.1)[-1].point == "p5"
+
+
+def test_a_new_budget_object_that_says_the_same_changes_nothing() -> None:
+    """An application may make one for each frame; caps that end by themselves end all the same."""
+    limits = DeviceLimits(thermal=(), load=(Band("busy", 0.5, 0.4, 0.5),))
+    devices = [SimulatedDevice(limits=limits) for _ in range(2)]
+    decisions: list[list[Decision]] = [[], []]
+    for frame in range(120):
+        for which, device in enumerate(devices):
+            device.readings = replace(COOL, taken_s=float(frame // 30), foreign_load=0.9 if frame >= 30 else 0.0)
+            if which:
+                device.budget = Budget(20.0)
+            decisions[which].append(device.frame())
+    assert decisions[0] == decisions[1]
+    assert {"p2", "p5"} <= {d.point for d in decisions[0]}
+    assert decisions[0][-1].point == "p5"
 
 
 # Foreign load, fed forward

@@ -220,6 +220,7 @@ def test_memory_pressure_caps_until_it_has_gone() -> None:
 
 def test_a_load_band_caps_until_the_fast_loop_has_measured_the_load() -> None:
     device = device_with(load=(Band("busy", 0.5, 0.4, 0.5),))
+    device.readings = Readings(taken_s=0.0, foreign_load=0.1)
     device.settle()
     device.readings = Readings(taken_s=1.0, foreign_load=0.9)
     decision = device.frame()
@@ -227,6 +228,12 @@ def test_a_load_band_caps_until_the_fast_loop_has_measured_the_load() -> None:
     seconds = ControllerSettings().load_cap_s
     assert device.run(seconds - 0.1)[-1].point == "p2"
     assert device.run(1.0)[-1].point == "p5"  # nothing became slower
+
+
+def test_the_first_reading_of_a_load_is_no_rise() -> None:
+    device = device_with(load=(Band("busy", 0.5, 0.4, 0.5),))
+    device.readings = Readings(taken_s=1.0, foreign_load=0.9)
+    assert device.settle().point == "p5"
 
 
 # The same from emulated machines

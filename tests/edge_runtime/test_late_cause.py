@@ -44,3 +44,11 @@ def test_a_preempted_frame_hardly_moves_the_mean_and_a_lasting_change_does() -> 
     for _ in range(60):
         overhead.take(4.0)
     assert overhead.mean_ms == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_first_frame_that_was_slow_by_accident_is_forgotten_within_some_frames() -> None:
+    overhead = Overhead()
+    overhead.take(200.0)
+    for _ in range(20):
+        overhead.take(1.0)
+    assert overhead.mean_ms < 1.5
