@@ -20,6 +20,7 @@ from converters.errors import ConversionError
 from converters.family import FamilyRequest, FamilyResult, Measured, build_family
 from converters.family_net import read_net
 from converters.family_pictures import PictureFiles, label_pictures, split_pictures
+from converters.int8_graph import QuantSpec
 from converters.onnx_levels import graph_madds, specialise
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import Preprocessing
@@ -171,6 +172,28 @@ def test_an_int8_point_that_loses_too_much_is_left_out_with_a_note(
     assert [p.name for p in manifest.programs] == ["a-r16-fp32"]
     assert any("a-r16-int8 is left out: int8 loses" in note for note in manifest.notes)
     assert not [name for name in manifest.files if "int8" in name]
+
+
+def test_sensitive_layers_become_float_again_where_that_helps(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    useless, real, calls = ActivationRange(1e3, 128), family.calibrate, []
+
+    def first_useless(level: onnx.ModelProto, names: list[str], inputs: list[np.ndarray]) -> dict[str, ActivationRange]:
+        calls.append(names)
+        return dict.fromkeys(names, useless) if len(calls) == 1 else real(level, names, inputs)
+
+    monkeypatch.setattr(family, "calibrate", first_useless)
+    quant = QuantSpec(max_float_layers=1)
+    request = request_for([save(tmp_path, "a")], pictures, tmp_path / "a.bundle", drop_dominated=False, quant=quant)
+    bundle = Bundle.load(build_family(request).path)
+    note = next(note for note in bundle.manifest.notes if "stay float" in note)
+    layer = note.removeprefix("a-r16-int8: ").partition(" stay float")[0]
+    model = onnx.ModelProto.FromString(bundle.read("programs/a-r16-int8.onnx"))
+    integers = {t.name for t in model.graph.initializer if t.data_type == TensorProto.INT8}
+    kept = next(n for n in model.graph.node if n.name == layer)
+    assert not any(name.startswith(kept.input[1]) for name in integers)
+    assert any(t.data_type == TensorProto.INT8 and len(t.dims) == 4 for t in model.graph.initializer)
 
 
 def test_a_dominated_point_leaves_with_a_note_and_its_files(
