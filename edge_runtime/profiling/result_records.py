@@ -120,7 +120,10 @@ class Latency:
         high = max(max(block.samples_ms) for block in self.blocks) + ROUNDING_MS
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"):
             value = getattr(self, name).value
-            _require(low <= value <= high, f"{name} is {value}, outside the samples ({low:.6g} to {high:.6g})")
+            _require(
+                0.0 < value and low <= value <= high,
+                f"{name} is {value}, outside the samples ({low:.6g} to {high:.6g})",
+            )
 
 
 @dataclass(frozen=True)

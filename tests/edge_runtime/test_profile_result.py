@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -77,6 +78,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "count is 48, but the blocks hold 43 samples",
     ),
     "a median that no run had": (_set("points", 0, "latency", "p50_ms", "value", 9.0), "p50_ms is 9.0, outside"),
+    "a median of nothing": (_set("points", 0, "latency", "p50_ms", "value", 0.0), "p50_ms is 0.0, outside"),
     "an interval upside down": (_set("points", 0, "latency", "mean_ms", "low", 9.0), "expected low <= high"),
     "accuracy above one": (_set("points", 0, "accuracy", {"select": 1.5}), "accuracy must be 0 to 1"),
     "energy that is unknown and known": (_set("points", 0, "energy", "energy_mj", 1.0), "unless kind is unknown"),
@@ -127,6 +129,28 @@ def test_any_bytes_are_refused_without_another_error(content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ResultError):
         load_result(path)
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just([]), st.just({}),
+    st.just([[1]]), st.just({"value": 1}),
+)  # fmt: skip
+
+
+@given(st.data(), ODD)
+def test_any_value_in_any_place_is_read_or_refused(data: st.DataObject, odd: Any) -> None:
+    values = found = _values()
+    while True:
+        keys = list(found) if isinstance(found, dict) else list(range(len(found)))
+        key: Any = data.draw(st.sampled_from(keys))
+        if not isinstance(found[key], (dict, list)) or not found[key] or data.draw(st.booleans()):
+            found[key] = odd
+            break
+        found = found[key]
+    path = Path(os.environ["EDGE_RUNTIME_DATA"]) / "odd.json"
+    path.write_text(json.dumps(values))
+    with contextlib.suppress(ResultError):
+        assert load_result(path).points
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
