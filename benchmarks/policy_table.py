@@ -76,8 +76,8 @@ FIGURES = (
     ("Attainment on feasible frames, %", "attainment", 100, 2, max),
     ("Regret, % of the oracle's accuracy", "regret", 100, 2, min),
     ("Switches a minute", "switches_per_minute", 1, 0, None),
-    ("Recovery after a step, frames", "recovery_frames", 1, 0, min),
-    ("Back up after a step, seconds", "up_s", 1, 1, min),
+    ("Recovery after a step, frames", "recovery_frames", 1, 0, None),
+    ("Back up after a step, seconds", "up_s", 1, 1, None),
     ("Calibration error of the expected probability of being on time, points", "calibration_error", 100, 1, None),
 )
 """Title, field, scale, digits, and which value of a row is set in bold."""
@@ -94,12 +94,13 @@ def render(table: Table, live: Table) -> str:
     parts = []
     for title, name, scale, digits, best in FIGURES:
         shown = [(kind, of) for kind, of in rows if any(row.get(name) is not None for row in of.values())]
-        columns = (*policies, *REFERENCES) if name == "in_time_accuracy" else policies
+        known = [p for p in policies if any(of[p].get(name) is not None for _, of in shown if p in of)]
+        columns = (*known, *REFERENCES) if name == "in_time_accuracy" else tuple(known)
         lines = [f"**{title}**", "", f"| trace | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         for kind, of in shown:
             values = {p: of[p].get(name) if p in of else None for p in columns}
-            known = [v for p, v in values.items() if v is not None and p in policies]
-            bold = best(known) if best is not None and known else None
+            own = [v for p, v in values.items() if v is not None and p in policies]
+            bold = best(own) if best is not None and own else None
             cells = [_cell(v, scale, digits, v == bold and p in policies) for p, v in values.items()]
             lines.append(f"| {kind} | {' | '.join(cells)} |")
         if shown:
@@ -128,6 +129,20 @@ def _cell(value: float | None, scale: float, digits: int, bold: bool) -> str:
         return "-"
     text = f"{value * scale:.{digits}f}" if math.isfinite(value) else "never"
     return f"**{text}**" if bold else text
+
+
+def provenance() -> str:
+    """Where the recordings and the live rows come from, and how busy the machine was with other things."""
+    lines = []
+    for what, name in (("Recorded", "contention_noise"), ("Live", "closed_loop")):
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            at = json.loads(path.read_text(encoding="utf-8"))["environment"]
+            lines.append(
+                f"{what} on {at['cpu']}, {at['cores']} cores, {at['date'][:10]}, load average "
+                f"{at['load_average_1min']:.1f} at its end: `{at['command']}`."
+            )
+    return "\n".join(lines)
 
 
 def live_table() -> Table:
@@ -173,7 +188,7 @@ def main(
         return
     plot_table(table)
     draw_step()
-    write_page(text)
+    write_page(f"{text}\n\n{provenance()}")
     save("policy_table", {"seeds": seeds, "simulated": table, "live": live_table()})
 
 
