@@ -17,6 +17,7 @@ LABEL_ROOM_PX = 66
 """Left of every panel, so that all begin at the same place."""
 MOST_LATE_DOTS = 150
 MOST_STRETCHES = 400
+MOST_POINTS = 24
 PX_A_BUCKET = 3
 SENSORS = (
     ("temperature_c", "temperature, °C", 1.0),
@@ -110,10 +111,14 @@ def _thinned(frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _point_panel(run: RunLog) -> Spec:
     """A bar for each stretch of frames at one operating point."""
-    used = sorted(set(run.point.tolist()), key=lambda i: (-(run.points[i].accuracy or 0.0), run.points[i].name))
+    counts = np.bincount(run.point, minlength=len(run.points))
+    used = [int(i) for i in np.argsort(-counts, kind="stable")[:MOST_POINTS] if counts[i]]
+    used.sort(key=lambda i: (-(run.points[i].accuracy or 0.0), run.points[i].name))
     labels = [run.points[i].label for i in used]
     rows = []
     for part in stretches(run, MOST_STRETCHES):
+        if part.point not in used:
+            continue
         point = run.points[part.point]
         known = "" if point.accuracy is None else f", accuracy {percent(point.accuracy)}"
         rows.append({
@@ -130,6 +135,8 @@ def _point_panel(run: RunLog) -> Spec:
         },
     }  # fmt: skip
     title = "operating point, the most accurate on top"
+    if len(used) < np.count_nonzero(counts):
+        title = f"the {MOST_POINTS} most used points, the most accurate on top"
     return {"height": max(40, 20 * len(labels)), "layer": [bars], "title": panel_title(title)}
 
 
