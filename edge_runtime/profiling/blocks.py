@@ -1,8 +1,7 @@
 """Measure the points in blocks, in random order, each run as a frame would meet it.
 
 A run that follows the one before at once finds its weights in the nearest cache and the core awake; a run 33 ms later
-does not. On a cloud machine with 2 cores the smallest point of everyday-20 took 0.064 ms back to back and 0.245 ms at
-30 frames a second. So runs start one frame period apart, other data passes through the caches in between, and a
+does not: benchmarks/frame_pause.py measures how much that is. So runs start one frame period apart, other data passes through the caches in between, and a
 picture is prepared just before, as in the pipeline.
 """
 
