@@ -20,6 +20,7 @@ from edge_runtime.controller_limits import SlowLoop
 from edge_runtime.controller_selection import Selection, select
 from edge_runtime.controller_settings import ControllerSettings
 from edge_runtime.controller_table import QueryTable
+from edge_runtime.controller_wish import ROOM_SHARE, Wish
 from edge_runtime.readings import Readings
 from edge_runtime.result import Decision
 
@@ -62,6 +63,8 @@ class Controller:
         self._current: int | None = None
         self._before_alarm: int | None = None
         self._late_index: int | None = None
+        self._wish = Wish()
+        self._time_ms = 0.0
         self._readings: Readings | None = None
         self._budget: Budget | None = None
         self._resident: Collection[str] | None = None
@@ -96,7 +99,7 @@ class Controller:
         self._damping.begin(now_s)
         longer = self._budget is not None and budget.deadline_ms > self._budget.deadline_ms
         selection = self._select(now_s, budget, readings, resident)
-        time_ms = self._time_left_ms(budget, age_ms)
+        time_ms = self._time_ms = self._time_left_ms(budget, age_ms)
         if self.pinned is not None and self.pinned in resident:
             return self._decide(self.table.index[self.pinned], "pinned", budget, time_ms, selection)
         index, reason = self._wanted(selection, budget, time_ms)
@@ -125,6 +128,26 @@ class Controller:
             surprise = alarm / self.filter.mean - 1.0  # late at one point, as expected at another: the table, perhaps
             if surprise > 0.0:
                 table.learn(late_index, min(surprise, self.settings.jump_share), self.filter.total)
+
+    def wish(self, holdable: Collection[str]) -> str | None:
+        """The point that would be used if all of these were resident, so that it can be fetched.
+
+        Args:
+            holdable: names of the points that can become resident; not empty.
+        Returns:
+            its name; it changes only when half a second of frames agree. None before the first frame.
+        """
+        if self._budget is None or self._selection is None:
+            return None
+        if self.filter.alarm is not None:
+            return self._wish.name
+        key = (self._selection, holdable)
+        selection = self._wish.cached(key)
+        if selection is None:
+            selection = select(self.table, self.slow, self._budget, holdable, self._period_s)
+            self._wish.keep(key, selection)
+        index, _ = self._wanted(selection, self._budget, self._time_ms * ROOM_SHARE)
+        return self._wish.take(self.table.points[index].name)
 
     def replace_ladder(self, ladder: Sequence[LadderPoint]) -> None:
         """Take a new query table of the same points, for example when the device has measured them.

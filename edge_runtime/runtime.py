@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edge_runtime.backends import Backend, BackendOptions, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
+from edge_runtime.controller import Controller
 from edge_runtime.controller_bands import DeviceLimits
 from edge_runtime.controller_ladder import LadderPoint
 from edge_runtime.errors import BundleError
@@ -338,7 +339,10 @@ class Runtime:
         finally:
             wanted = None
             if result is not None and self._policy.pinned is None and len(resident.names) < len(resident.holdable):
-                wanted = wanted_point(self._policy.ladder, resident.holdable, self.budget, result)
+                if isinstance(self._policy, Controller):
+                    wanted = self._policy.wish(resident.holdable)
+                else:
+                    wanted = wanted_point(self._policy.ladder, resident.holdable, self.budget, result)
             resident.end_frame(None if result is None else result.decision.point, wanted)
 
     def _process(self, frame: Frame, readings: Readings, live: bool, dropped: int) -> Result:

@@ -347,6 +347,37 @@ def test_a_new_budget_object_that_says_the_same_changes_nothing() -> None:
     assert decisions[0][-1].point == "p5"
 
 
+# What it would like to have in memory
+
+
+def test_it_wishes_for_the_point_that_it_would_use_if_it_were_resident() -> None:
+    device = SimulatedDevice()
+    device.resident = frozenset(["p0", "p1"])
+    assert device.policy.wish(ALL) is None
+    device.settle()
+    assert device.policy.wish(ALL) == "p5"
+
+
+def test_it_wishes_for_nothing_that_a_cap_forbids() -> None:
+    device = SimulatedDevice()
+    device.resident = frozenset(["p0"])
+    device.readings = Readings(temperature_c=95.0)
+    device.settle()
+    assert device.policy.wish(ALL) == "p1"
+
+
+def test_a_wish_does_not_follow_single_frames() -> None:
+    device = SimulatedDevice()
+    device.resident = frozenset(["p0"])
+    wishes = []
+    for frame in range(90):
+        device.age_ms = 15.0 if frame % 10 == 0 or frame >= 60 else 0.0
+        device.frame()
+        wishes.append(device.policy.wish(ALL))
+    assert set(wishes[1:60]) == {wishes[1]}
+    assert wishes[-1] in ("p0", "p1")
+
+
 # Foreign load, fed forward
 
 
