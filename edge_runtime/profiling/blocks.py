@@ -1,8 +1,8 @@
 """Measure the points in blocks, in random order, each run as a frame would meet it.
 
 A run that follows the one before at once finds its weights in the nearest cache and the core awake; a run 33 ms later
-does not: benchmarks/frame_pause.py measures how much that is. So runs start one frame period apart, other data passes through the caches in between, and a
-picture is prepared just before, as in the pipeline.
+does not: benchmarks/frame_pause.py measures how much that is. So runs start one frame period apart, other data passes
+through the caches in between, and a picture is prepared just before, as in the pipeline.
 """
 
 from __future__ import annotations

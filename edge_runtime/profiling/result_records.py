@@ -121,7 +121,7 @@ class Latency:
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"):
             value = getattr(self, name).value
             _require(
-                0.0 < value and low <= value <= high,
+                value > 0.0 and low <= value <= high,
                 f"{name} is {value}, outside the samples ({low:.6g} to {high:.6g})",
             )
 
