@@ -19,6 +19,7 @@ try:
     from converters.glance_focus_command import focus_command
     from converters.imagenet_command import imagenet_command
     from converters.int8_graph import QuantSpec
+    from converters.norm_rounding import TABLE_STEP
     from edge_runtime.errors import EdgeRuntimeError
     from zoo.checkpoint import CheckpointError, load_checkpoint
     from zoo.pictures import DataError, PictureSource
@@ -67,6 +68,13 @@ def main() -> None:
     default=None,
     help="Leave out points that another one beats on this machine; default: if --profile is this machine's.",
 )
+@click.option(
+    "--table-step",
+    type=click.FloatRange(1 / 1024, 1.0),
+    default=TABLE_STEP,
+    show_default=True,
+    help="What normalisation statistics are rounded to; smaller is more exact and larger on disk.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def build_command(
     checkpoint: Path,
@@ -81,6 +89,7 @@ def build_command(
     min_delegated: float,
     max_points: int | None,
     drop_dominated: bool | None,
+    table_step: float,
     force: bool,
 ) -> None:
     """Export, verify and pack a checkpoint."""
@@ -95,7 +104,7 @@ def build_command(
     request = BuildRequest(
         load_checkpoint(checkpoint), PictureSource(data), out, out.stem, choices.precisions, quant, choices.threads,
         force, provenance, choices.backends, min_delegated,
-        drop_dominated=choices.drop_dominated, max_points=choices.max_points,
+        drop_dominated=choices.drop_dominated, max_points=choices.max_points, table_step=table_step,
     )  # fmt: skip
     path, checks = build(request, click.echo)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
