@@ -1,0 +1,56 @@
+"""The arithmetic and the tables of the Glance and Focus benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks.glance_focus import PAGE, fill, render, sign_test, speed_ups
+
+
+def test_the_paired_test_is_exact() -> None:
+    assert sign_test(0, 5) == pytest.approx(2 / 32)
+    assert sign_test(5, 0) == pytest.approx(2 / 32)
+    assert sign_test(3, 3) == 1.0
+    assert sign_test(0, 0) == 1.0
+    assert sign_test(60, 100) == pytest.approx(0.00196, abs=2e-4)  # of 160 fair coins
+
+
+def test_a_static_point_is_compared_with_the_fastest_that_is_as_accurate() -> None:
+    focus = [
+        {"point": "one-look", "test_accuracy": 0.3, "mean_ms": 1.0},
+        {"point": "budget", "test_accuracy": 0.5, "mean_ms": 2.0},
+        {"point": "all", "test_accuracy": 0.55, "mean_ms": 3.0},
+    ]
+    static = [{"point": f"r{a}", "test_accuracy": a, "mean_ms": ms} for a, ms in ((0.5, 5.0), (0.2, 0.5), (0.6, 9.0))]
+    rows = speed_ups(focus, static)
+    assert [(row["focus"], row["times_faster"]) for row in rows] == [("budget", 2.5), ("one-look", 0.5), (None, None)]
+
+
+def values() -> dict[str, object]:
+    return {
+        "focus": [{"point": "all", "planned_madds": 10e6, "realised_madds": 10.1e6, "cost_error": 0.01, "looks": 3.0,
+                   "test_accuracy": 0.5, "mean_ms": 2.0}],
+        "controls": [{"look": 2, "patches": "random", "test_accuracy": 0.4, "p_value": 0.01}],
+        "static": [{"point": "r128", "test_accuracy": 0.6, "mean_ms": 4.0}],
+        "speed_ups": [{"static": "r128", "focus": None, "times_faster": None}],
+        "deadline": {"deadline_ms": 2.5, "busy_processes": 2, "in_time": 0.999, "frames": 1000, "looks": 2.0,
+                     "accuracy": 0.45, "latency_ms": {"p99": 2.4}},
+    }  # fmt: skip
+
+
+def test_the_tables_say_what_was_measured() -> None:
+    tables = render(values())
+    assert "| all | 10.00 | 10.10 (+1.0%) | 3.00 | 0.500 | 2.00 |" in tables["plans"]
+    assert "none is as accurate" in tables["static"]
+    assert "99.90% of 1000 frames in time" in tables["deadline"]
+
+
+def test_the_page_has_a_place_for_each_table() -> None:
+    page = fill(Path(PAGE).read_text(encoding="utf-8"), render(values()))
+    for table in render(values()).values():
+        assert table in page
+    with pytest.raises(click.ClickException, match="markers"):
+        fill("no markers", {"plans": "x"})
