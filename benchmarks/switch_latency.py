@@ -39,7 +39,7 @@ def measure(bundle_path: str, options: dict[str, Any]) -> dict[str, Any]:
     points = bundle.points_for(name)
     backend = open_backend(name, bundle, BackendOptions(**options))
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    with Runtime(bundle, backend, points, budget=Budget(1000.0), sensors=NoSensors()) as runtime:
+    with Runtime(bundle, backend, points, budget=Budget(1000.0), sensors=NoSensors(), resident="all") as runtime:
         runtime.wait_ready()
 
         def frame_ms(point: str) -> float:
