@@ -27,6 +27,7 @@ from edge_runtime.result import Decision
 __all__ = ["Controller", "ControllerSettings", "DeviceLimits", "LadderPoint", "SlowdownFilter"]
 
 BEST = "best within the deadline"
+NOT_RESIDENT = "not in memory"
 LONGEST_MS = 1e9
 """Times beyond are cut to it; no deadline is longer."""
 PERIOD_MEMORY, PERIOD_TOLERANCE = 0.9, 0.1
@@ -314,7 +315,7 @@ class Controller:
         accurate = table.accuracy[index] >= budget.min_accuracy
         feasible = accurate and on_time >= self.settings.hopeless_below and selection.within_limits
         limited_by = self._limited_by(index, reason, time_ms, selection)
-        if reason.endswith(BEST) and limited_by not in ("", "deadline"):
+        if reason.endswith(BEST) and limited_by not in ("", "deadline", NOT_RESIDENT):
             reason = reason.replace(BEST, limited_by)
         return Decision(
             table.points[index].name, reason, cost_ms * slowdown, slowdown, switched, feasible, limited_by, on_time
@@ -329,4 +330,9 @@ class Controller:
         for i in selection.excluded:
             if table.accuracy[i] > accuracy and table.cost_ms[i] * slowdown <= time_ms:
                 return selection.reason
-        return "deadline" if table.accuracy[selection.order[0]] > accuracy else ""
+        if table.accuracy[selection.order[0]] > accuracy:
+            return "deadline"
+        for i in selection.absent:
+            if table.accuracy[i] > accuracy and table.cost_ms[i] * slowdown <= time_ms:
+                return NOT_RESIDENT
+        return ""

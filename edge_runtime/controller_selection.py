@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.budget import Budget
@@ -17,7 +17,9 @@ class Selection:
     order: tuple[int, ...]
     """Most accurate first, and among equals the fastest; never empty."""
     excluded: tuple[int, ...]
-    """Resident points that a limit forbids."""
+    """Points that a limit forbids, resident or not."""
+    absent: tuple[int, ...]
+    """Points that no limit forbids and that are not resident."""
     reason: str
     """What forbids them."""
     within_limits: bool
@@ -44,26 +46,41 @@ def select(table: QueryTable, slow: SlowLoop, budget: Budget, resident: Collecti
     loaded = [i for i, point in enumerate(points) if point.name in resident]
     if not loaded:
         raise ValueError("no resident point is in the ladder")
-    memory_bytes = _memory_limit(slow, budget)
-    highest_ms = slow.cap_share * points[-1].latency_ms
-    frugal, reason = loaded, ""
-    if memory_bytes is not None:
-        frugal = [i for i in loaded if (points[i].memory_bytes or 0) <= memory_bytes]
-        reason = "memory limit" if len(frugal) < len(loaded) else ""
-    if budget.max_power_w is not None and period_s > 0.0:
-        joules = budget.max_power_w * period_s
-        kept = [i for i in frugal if (points[i].energy_j or 0.0) <= joules]
-        reason, frugal = ("power limit", kept) if len(kept) < len(frugal) else (reason, frugal)
+    everything = range(len(points))
+    allowed, reason = _within_budget(table, slow, budget, everything, period_s)
+    frugal = [i for i in loaded if i in allowed]
     within = bool(frugal)
     if not frugal:
         frugal = [min(loaded, key=lambda i: (points[i].memory_bytes or 0, points[i].energy_j or 0.0, i))]
+    highest_ms = slow.cap_share * points[-1].latency_ms
     inside = [i for i in frugal if points[i].latency_ms <= highest_ms] or frugal[:1]
-    reason = slow.reason if len(inside) < len(frugal) else reason
+    excluded = [i for i in everything if i not in inside and (i not in allowed or points[i].latency_ms > highest_ms)]
+    absent = [i for i in everything if i not in inside and i not in excluded]
+    if any(i in allowed for i in excluded):
+        reason = slow.reason
     accurate = [i for i in inside if points[i].accuracy >= budget.min_accuracy]
     usable = accurate or inside
     order = sorted(usable, key=lambda i: (-points[i].accuracy, points[i].latency_ms))
-    excluded = tuple(i for i in loaded if i not in inside)
-    return Selection(tuple(order), excluded, reason, within, len(accurate) == len(inside), bool(accurate))
+    return Selection(
+        tuple(order), tuple(excluded), tuple(absent), reason, within, len(accurate) == len(inside), bool(accurate)
+    )
+
+
+def _within_budget(
+    table: QueryTable, slow: SlowLoop, budget: Budget, indices: Sequence[int], period_s: float
+) -> tuple[set[int], str]:
+    """The points whose memory and energy the budget and the cgroup allow, and what forbids the others."""
+    points, reason = table.points, ""
+    allowed = set(indices)
+    memory_bytes = _memory_limit(slow, budget)
+    if memory_bytes is not None:
+        heavy = {i for i in allowed if (points[i].memory_bytes or 0) > memory_bytes}
+        allowed, reason = allowed - heavy, "memory limit" if heavy else ""
+    if budget.max_power_w is not None and period_s > 0.0:
+        joules = budget.max_power_w * period_s
+        hungry = {i for i in allowed if (points[i].energy_j or 0.0) > joules}
+        allowed, reason = allowed - hungry, "power limit" if hungry else reason
+    return allowed, reason
 
 
 def _memory_limit(slow: SlowLoop, budget: Budget) -> float | None:

@@ -13,7 +13,7 @@ from edge_runtime.controller_ladder import LadderPoint
 from edge_runtime.result import Result
 
 ROOM_SHARE = 0.85  # as the controller's own margin for stepping up
-NO_WISH = ("", "deadline")
+NO_WISH = ("", "deadline", "not in memory")
 """Reasons of `Decision.limited_by` that another point could help against; heat, battery or a power limit are others."""
 
 

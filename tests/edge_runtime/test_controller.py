@@ -305,7 +305,7 @@ def test_a_pinned_point_is_used_whatever_happens_until_it_is_unpinned() -> None:
 def test_only_resident_points_are_chosen() -> None:
     device = SimulatedDevice()
     device.resident = frozenset(["p1", "p2"])
-    assert {d.point for d in device.run(2.0)} == {"p2"}
+    assert {(d.point, d.limited_by) for d in device.run(2.0)} == {("p2", "not in memory")}
     device.policy.pinned = "p4"  # not there yet
     assert device.frame().point == "p2"
     device.policy.pinned = None
