@@ -13,7 +13,8 @@ class StaticPolicy(BaselinePolicy):
     """A point that is given, or the most accurate one.
 
     Args:
-        point: its name; None takes the most accurate. While it is not resident, the costliest one that is.
+        point: its name; None takes the most accurate. While it is not resident, the most accurate
+            one that is.
     Raises:
         PolicyError: there is no such point.
     """
@@ -31,7 +32,7 @@ class StaticPolicy(BaselinePolicy):
         if self._point is None:
             return self._most_accurate(usable), "static"
         wanted = self._index[self._point]
-        return (wanted if wanted in usable else usable[-1]), "static"
+        return (wanted if wanted in usable else self._most_accurate(usable)), "static"
 
 
 class BestStaticPolicy(StaticPolicy):
