@@ -1,0 +1,293 @@
+"""Glance and Focus against the same backbone without looking, on cluttered scenes; and its deadlines under load.
+
+    python -m zoo focus --recipe zoo/recipes/gfnet-scenes-20.toml --data PICTURES --out runs/gfnet-scenes-20
+    python -m zoo scenes --recipe zoo/recipes/scenes-20.toml --data PICTURES --out runs/scenes-20
+    python -m converters focus --checkpoint runs/gfnet-scenes-20/model.pt --data PICTURES --out runs/focus.bundle \\
+        --budgets 10
+    python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-scenes-20/model.pt \\
+        --static runs/scenes-20/model.pt --data PICTURES
+
+Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
+turn over all points. Fills the tables of docs/glance-and-focus.md.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.record import RESULTS, percentiles, save
+
+PAGE = RESULTS.parent.parent / "docs" / "glance-and-focus.md"
+WARM_UP, TIMED = 10, 300
+DEADLINE_FRAMES, BUSY_PROCESSES = 2000, 2
+
+
+def test_scenes(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+    """Scenes (N, S, S, 3) uint8, labels, the network and its views."""
+    from zoo.gfnet_checkpoint import build_gfnet
+    from zoo.gfnet_views import Views
+    from zoo.pictures import PictureSource
+
+    model, recipe = build_gfnet(checkpoint)
+    source = PictureSource(data)
+    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    views = Views(recipe, source, splits["train"].names)
+    return views.evaluation(splits["test"].names), splits["test"].labels, model, (views, splits["test"])
+
+
+def planned_against_realised(
+    bundle: Any, scenes: np.ndarray, labels: np.ndarray, cost: list[int]
+) -> list[dict[str, Any]]:
+    """Each point through the runtime's runner: planned and realised multiply-adds, looks, accuracy, latency.
+
+    Args:
+        cost: multiply-adds up to each look.
+    """
+    from edge_runtime.backends import BackendOptions, open_backend
+    from edge_runtime.preprocess import preprocess
+
+    backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1))
+    points = bundle.points_for("onnxruntime")
+    runners = {p.name: backend.load(p) for p in points}
+    found: dict[str, dict[str, list[float]]] = {p.name: {"ms": [], "looks": [], "right": []} for p in points}
+    for scene, label in zip(scenes, labels, strict=True):
+        for name, runner in runners.items():
+            preprocess(scene, bundle.spec, scene.shape[:2], out=runner.input)
+            started = time.perf_counter()
+            logits = runner.run()
+            found[name]["ms"].append((time.perf_counter() - started) * 1000.0)
+            found[name]["looks"].append(runner.last.looks)
+            found[name]["right"].append(float(logits[0].argmax() == label))
+    rows = []
+    for point in points:
+        values = found[point.name]
+        realised = statistics.fmean(cost[int(looks) - 1] for looks in values["looks"])
+        rows.append({
+            "point": point.name, "planned_madds": point.madds, "realised_madds": round(realised),
+            "cost_error": realised / point.madds - 1.0, "looks": statistics.fmean(values["looks"]),
+            "test_accuracy": statistics.fmean(values["right"]), "mean_ms": statistics.fmean(values["ms"]),
+            "p99_ms": percentiles(values["ms"])["p99"],
+        })  # fmt: skip
+    backend.close()
+    return rows
+
+
+def static_points(path: Path, scenes: np.ndarray) -> list[dict[str, Any]]:
+    """Each (width, resolution) of the baseline: accuracy on the same scenes, latency from the full scene on."""
+    import onnxruntime
+    import torch
+
+    from converters.onnx_export import export_onnx
+    from edge_runtime.early_exit import shrink
+    from zoo import materialise
+    from zoo.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    model = checkpoint.build()
+    sessions = []
+    for row in checkpoint.accuracy:
+        plain = materialise(model, width=row["width"], resolution=row["resolution"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        side = row["resolution"]
+        for name in ("height", "width"):
+            options.add_free_dimension_override_by_name(name, side)
+        content = export_onnx(plain, side).SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        sessions.append((session, np.zeros((1, 3, side, side), np.float32), []))
+    torch.set_num_threads(1)
+    for turn, scene in enumerate(scenes[: WARM_UP + TIMED]):
+        picture = np.ascontiguousarray(scene.transpose(2, 0, 1)[None], np.float32)
+        for session, small, samples in sessions:
+            started = time.perf_counter()
+            if small.shape == picture.shape:
+                small[:] = picture
+            else:
+                shrink(picture, small)
+            session.run(None, {"image": small})
+            if turn >= WARM_UP:
+                samples.append((time.perf_counter() - started) * 1000.0)
+    return [
+        {"point": f"w{row['width']:.2f}-r{row['resolution']:03d}", "width": row["width"], "madds": row["madds"],
+         "test_accuracy": row["test_accuracy"], "mean_ms": statistics.fmean(samples)}
+        for row, (_, _, samples) in zip(checkpoint.accuracy, sessions, strict=True)
+    ]  # fmt: skip
+
+
+def speed_ups(focus: list[dict[str, Any]], static: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each static point: the fastest focus point that is at least as accurate, and how many times faster it is."""
+    rows = []
+    for row in static:
+        able = [f for f in focus if f["test_accuracy"] >= row["test_accuracy"]]
+        best = min(able, key=lambda f: f["mean_ms"], default=None)
+        rows.append({
+            "static": row["point"], "focus": None if best is None else best["point"],
+            "times_faster": None if best is None else row["mean_ms"] / best["mean_ms"],
+        })  # fmt: skip
+    return rows
+
+
+def controls(model: Any, views: Any, split: Any) -> list[dict[str, Any]]:
+    """Accuracy of the learned patches and of the controls at equal cost, with exact paired tests."""
+    from zoo.gfnet_evaluate import CONTROLS, look_logits
+
+    right = {}
+    for kind in CONTROLS:
+        logits, labels = look_logits(model, views, split, kind)
+        right[kind] = (logits.argmax(2) == labels).numpy()
+    rows = []
+    for look in range(1, model.design.steps):
+        for kind in CONTROLS:
+            only_policy = int((right["policy"][look] & ~right[kind][look]).sum())
+            only_other = int((right[kind][look] & ~right["policy"][look]).sum())
+            rows.append({
+                "look": look + 1, "patches": kind, "test_accuracy": float(right[kind][look].mean()),
+                "policy_alone_right": only_policy, "control_alone_right": only_other,
+                "p_value": None if kind == "policy" else sign_test(only_policy, only_other),
+            })  # fmt: skip
+    return rows
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided exact binomial test of paired outcomes (McNemar): how often a fair coin is at least so uneven."""
+    count, low = wins + losses, min(wins, losses)
+    tail = math.fsum(math.exp(_log_choose(count, k) - count * math.log(2.0)) for k in range(low + 1))
+    return min(1.0, 2.0 * tail)
+
+
+def _log_choose(count: int, k: int) -> float:
+    return math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+
+
+def deadlines(bundle: Any, scenes: np.ndarray, labels: np.ndarray, frames: int, busy: int) -> dict[str, Any]:
+    """All looks wanted, time for two, other processes busy: how many frames answer in time, and how well.
+
+    The deadline is the usual time of two looks and a half, measured under the same load.
+    """
+    from edge_runtime.backends import BackendOptions, open_backend
+    from edge_runtime.preprocess import preprocess
+
+    backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1))
+    runner = backend.load(bundle.point("all"))
+    burners = [multiprocessing.Process(target=_burn, daemon=True) for _ in range(busy)]
+    for burner in burners:
+        burner.start()
+    try:
+        time.sleep(0.5)
+        for _ in range(20):
+            runner.warm_up()
+        deadline_s = runner.look_clock.usual_s(2.5)
+        late, right, looks, times = 0, 0, [], []
+        for index in range(frames):
+            scene, label = scenes[index % len(scenes)], labels[index % len(labels)]
+            started = time.monotonic()
+            preprocess(scene, bundle.spec, scene.shape[:2], out=runner.input)
+            runner.deadline_s = started + deadline_s * 0.95
+            logits = runner.run()
+            took = time.monotonic() - started
+            late += took > deadline_s
+            right += int(logits[0].argmax() == label)
+            looks.append(runner.last.looks)
+            times.append(took * 1000.0)
+    finally:
+        for burner in burners:
+            burner.terminate()
+            burner.join()
+        backend.close()
+    return {
+        "deadline_ms": deadline_s * 1000.0, "frames": frames, "busy_processes": busy, "in_time": 1.0 - late / frames,
+        "accuracy": right / frames, "looks": statistics.fmean(looks), "latency_ms": percentiles(times),
+    }  # fmt: skip
+
+
+def _burn() -> None:
+    while True:
+        math.fsum(range(1000))
+
+
+def render(values: dict[str, Any]) -> dict[str, str]:
+    """Marker -> table."""
+    focus = ["| point | planned | realised, MMAdds | looks | test accuracy | mean ms |", "|---|---|---|---|---|---|"]
+    for row in values["focus"]:
+        focus.append(
+            f"| {row['point']} | {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} "
+            f"({row['cost_error']:+.1%}) | {row['looks']:.2f} | {row['test_accuracy']:.3f} | {row['mean_ms']:.2f} |"
+        )
+    control = ["| look | patches | test accuracy | against the policy, p |", "|---|---|---|---|"]
+    for row in values["controls"]:
+        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        control.append(f"| {row['look']} | {row['patches']} | {row['test_accuracy']:.3f} | {p_value} |")
+    static = [
+        "| static point | test accuracy | mean ms | equal or better focus point | times faster |",
+        "|---|---|---|---|---|",
+    ]
+    for row, faster in zip(values["static"], values["speed_ups"], strict=True):
+        times = "none is as accurate" if faster["times_faster"] is None else f"{faster['times_faster']:.2f}"
+        measured = f"{row['test_accuracy']:.3f} | {row['mean_ms']:.2f}"
+        static.append(f"| {row['point']} | {measured} | {faster['focus'] or ''} | {times} |")
+    late = values["deadline"]
+    deadline = (
+        f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: {late['in_time']:.2%} of "
+        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f}, "
+        f"p99 {late['latency_ms']['p99']:.2f} ms."
+    )
+    tables = {"plans": focus, "controls": control, "static": static, "deadline": [deadline]}
+    return {name: "\n".join(lines) for name, lines in tables.items()}
+
+
+def fill(page: str, tables: dict[str, str]) -> str:
+    """The page with each table between its markers."""
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        head, _, rest = page.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise click.ClickException(f"{PAGE}: the markers {begin} and {end} are missing; restore them")
+        page = f"{head}{begin}\n{table}\n{end}{tail}"
+    return page
+
+
+@click.command()
+@click.argument("bundle_path", type=click.Path(exists=True))
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo focus.")
+@click.option("--static", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo scenes.")
+@click.option("--data", type=click.Path(), required=True, help="The pictures.")
+@click.option("--frames", default=DEADLINE_FRAMES, show_default=True, help="For the deadline.")
+@click.option("--busy", default=BUSY_PROCESSES, show_default=True, help="Busy processes beside the deadline's frames.")
+@click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
+def main(bundle_path: str, checkpoint: Path, static: Path, data: str, frames: int, busy: int, write: bool) -> None:
+    """Measure and fill the tables of docs/glance-and-focus.md."""
+    import torch
+
+    from edge_runtime.bundle import Bundle
+    from zoo.checkpoint import load_checkpoint
+    from zoo.gfnet import step_madds
+
+    torch.set_num_threads(1)
+    bundle = Bundle.load(bundle_path)
+    scenes, labels, model, (views, split) = test_scenes(load_checkpoint(checkpoint), data)
+    cost = step_madds(model.design, len(bundle.manifest.labels))
+    values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
+    values["static"] = static_points(static, scenes)
+    values["speed_ups"] = speed_ups(values["focus"], values["static"])
+    values["controls"] = controls(model, views, split)
+    values["deadline"] = deadlines(bundle, scenes, labels, frames, busy)
+    tables = render(values)
+    for name, table in tables.items():
+        click.echo(f"{name}\n{table}\n")
+    if write:
+        save("glance_focus", values)
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
