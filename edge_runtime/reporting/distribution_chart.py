@@ -73,7 +73,7 @@ def density_rows(samples: Sequence[tuple[str, Numbers]], bins: int = 70) -> tupl
     low, high = np.percentile(everything, [0.1, 99.9])
     low, high = 0.93 * low, max(1.07 * high, 1.2 * low)
     edges = np.geomspace(low, high, bins + 1)
-    middle = np.sqrt(edges[1:] * edges[:-1])
+    middle = np.sqrt(edges[1:]) * np.sqrt(edges[:-1])
     smooth = np.array([1.0, 3.0, 5.0, 3.0, 1.0]) / 13.0
     rows: list[dict[str, object]] = []
     for label, values in samples:

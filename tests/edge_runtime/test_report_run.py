@@ -168,6 +168,44 @@ def test_a_run_pinned_to_one_point_scores_as_that_static_point(tmp_path: Path) -
     assert middle.on_time[2:].tolist() == comparison.adaptive.on_time[2:].tolist()
 
 
+def test_what_a_frame_cost_beside_the_engine_counts_for_every_point(tmp_path: Path) -> None:
+    """1.4 ms went elsewhere: the large point (1.0 ms) would have missed 2 ms, the middle one (0.3 ms) would not."""
+    lines = [start_line(), frame_line(0, "large"), frame_line(1, "middle")]
+    lines += [frame_line(i, "small", latency_ms=1.5) for i in range(2, 12)]
+    comparison = compare_with_static(read(tmp_path, lines))
+    assert comparison is not None
+    assert {s.point: int((~s.on_time[2:]).sum()) for s in comparison.static} == {"small": 0, "middle": 0, "large": 10}
+
+
+def test_the_run_itself_knows_best_whether_it_was_late(tmp_path: Path) -> None:
+    """Rounded numbers may say otherwise; then the recorded word counts, for the run and for its point alike."""
+    lines = [start_line(), frame_line(0, "large"), *(frame_line(i, on_time=False) for i in range(1, 6))]
+    comparison = compare_with_static(read(tmp_path, lines))
+    assert comparison is not None
+    assert {s.point: s.late for s in comparison.static} == {"middle": 5, "large": 0}
+    assert comparison.adaptive.late == 5
+
+
+def test_a_prediction_comes_before_the_query_table(tmp_path: Path) -> None:
+    table = [{"name": "middle", "latency_ms": 9.0}, {"name": "large", "latency_ms": 7.0}]
+    lines = [start_line(schema_version=2), {"event": "table", "points": table}, *(frame_line(i) for i in range(5))]
+    found, source = tabled_latencies(read(tmp_path, lines), {"large": 8.0})
+    assert found == pytest.approx({"middle": 0.3, "large": 7.0})
+    assert source == "the controller's own predictions and the recording's query table"
+
+
+def test_points_of_the_same_size_go_by_their_names(tmp_path: Path) -> None:
+    start = start_line()
+    start["points"] += [{**start["points"][1], "name": "middle-int8"}]
+    run = read(tmp_path, [start, frame_line(0)])
+    assert [p.label for p in run.points] == ["0.25 × 32", "middle", "1.00 × 64", "middle-int8"]
+
+
+def test_a_bucket_shows_no_value_that_never_was() -> None:
+    values = np.array([1.6, 33.3, 1.6, 33.3])
+    assert set(gather(np.arange(4.0), 2).percentile(values, 50).tolist()) <= {1.6, 33.3}
+
+
 def test_frames_measured_at_every_point_are_used_as_measured(tmp_path: Path) -> None:
     lines = [start_line()]
     lines += [frame_line(i, point_latency_ms={"small": 0.1, "middle": 5.0, "large": 0.2}, latency_ms=5.5, on_time=False)
