@@ -21,7 +21,7 @@ TABLE_STEP = 1 / 32
 what 500 calibration pictures leave uncertain."""
 MAX_ROUNDING_DROP, MAX_ROUNDING_LOST = 0.02, 2
 """Accuracy that rounding may cost a point on select, or so many pictures of a small select split. Wide, since pictures
-that are nearly undecided change sides both ways: 15 of 500 that do so differ by 3 to 4 from chance alone, at 20 points."""
+that are nearly undecided change sides both ways, by chance."""
 
 
 @torch.no_grad()
