@@ -169,9 +169,11 @@ class Controller:
         """The usable points; worked out anew only when something that decides about them has changed."""
         selection, slow = self._selection, self.slow
         if readings is not self._readings and readings != self._readings:
+            before = slow.cap_share, slow.reason, slow.memory_limit_bytes
             slow.take_readings(now_s, readings, budget)
             self._foresight.take_load(slow.foreign_load, self.filter)
-            selection = None
+            if before != (slow.cap_share, slow.reason, slow.memory_limit_bytes):
+                selection = None
         self._readings = readings
         expired = slow.expire(now_s)
         if budget is not self._budget and budget != self._budget:
@@ -246,12 +248,12 @@ class Controller:
         surest = 1.0 - late(cost_ms[fastest], time_ms if fastest == current else elsewhere_ms, variance[fastest])
         if surest < settings.hopeless_below:
             return fastest, True
-        best, best_value, cheapest_ms = fastest, -1.0, LONGEST_MS * LONGEST_MS
+        best, best_value, cheapest_ms = fastest, -1.0, time_ms / self.filter.mean
         for i in order:  # most accurate first
             if accuracy[i] <= best_value:
                 break
-            if cost_ms[i] >= cheapest_ms:
-                continue  # a more accurate point is as fast
+            if cost_ms[i] >= cheapest_ms and i != fastest:
+                continue  # its expected latency does not fit, or a more accurate point is as fast
             cheapest_ms = cost_ms[i]
             on_time = 1.0 - late(cheapest_ms, time_ms if i == current else elsewhere_ms, variance[i])
             value = accuracy[i] * (1.0 - settings.miss_weight * (1.0 - on_time / surest))

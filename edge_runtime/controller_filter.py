@@ -10,7 +10,7 @@ from math import sqrt
 
 from edge_runtime.controller_settings import ControllerSettings
 
-SPIKES = 16
+SPIKES = 8
 """Late frames whose sizes are remembered; their number is counted over all remembered frames."""
 SQRT2 = 1.4142135623730951
 """Student's t with four degrees of freedom has twice the variance of its scale's square."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from edge_runtime.budget import Budget
@@ -48,31 +48,34 @@ def select(table: QueryTable, slow: SlowLoop, budget: Budget, resident: Collecti
         raise ValueError("no resident point is in the ladder")
     everything = range(len(points))
     allowed, reason = _within_budget(table, slow, budget, everything, period_s)
-    frugal = [i for i in loaded if i in allowed]
+    frugal = loaded if len(allowed) == len(points) else [i for i in loaded if i in allowed]
     within = bool(frugal)
     if not frugal:
         frugal = [min(loaded, key=lambda i: (points[i].memory_bytes or 0, points[i].energy_j or 0.0, i))]
     highest_ms = slow.cap_share * points[-1].latency_ms
     inside = [i for i in frugal if points[i].latency_ms <= highest_ms] or frugal[:1]
-    excluded = [i for i in everything if i not in inside and (i not in allowed or points[i].latency_ms > highest_ms)]
-    absent = [i for i in everything if i not in inside and i not in excluded]
+    outside = [] if len(inside) == len(points) else [i for i in everything if i not in inside]
+    excluded = [i for i in outside if i not in allowed or points[i].latency_ms > highest_ms]
+    absent = [i for i in outside if i in allowed and points[i].latency_ms <= highest_ms]
     if any(i in allowed for i in excluded):
         reason = slow.reason
     accurate = [i for i in inside if points[i].accuracy >= budget.min_accuracy]
     usable = accurate or inside
-    order = sorted(usable, key=lambda i: (-points[i].accuracy, points[i].latency_ms))
+    order = table.by_accuracy if len(usable) == len(points) else [i for i in table.by_accuracy if i in usable]
     return Selection(
         tuple(order), tuple(excluded), tuple(absent), reason, within, len(accurate) == len(inside), bool(accurate)
     )
 
 
 def _within_budget(
-    table: QueryTable, slow: SlowLoop, budget: Budget, indices: Sequence[int], period_s: float
-) -> tuple[set[int], str]:
+    table: QueryTable, slow: SlowLoop, budget: Budget, indices: range, period_s: float
+) -> tuple[Collection[int], str]:
     """The points whose memory and energy the budget and the cgroup allow, and what forbids the others."""
     points, reason = table.points, ""
-    allowed = set(indices)
     memory_bytes = _memory_limit(slow, budget)
+    if memory_bytes is None and budget.max_power_w is None:
+        return indices, reason
+    allowed = set(indices)
     if memory_bytes is not None:
         heavy = {i for i in allowed if (points[i].memory_bytes or 0) > memory_bytes}
         allowed, reason = allowed - heavy, "memory limit" if heavy else ""

@@ -31,6 +31,8 @@ class QueryTable:
                 raise ValueError(f"point {point.name!r}: latency is {point.latency_ms} ms, expected more than 0")
         self.index = {point.name: i for i, point in enumerate(self.points)}
         self.accuracy = [point.accuracy for point in self.points]
+        self.by_accuracy = sorted(range(len(self.points)), key=lambda i: (-self.accuracy[i], self.points[i].latency_ms))
+        """Most accurate first, and among equals the fastest."""
         self.cost_ms = [point.latency_ms for point in self.points]
         """Corrected latencies."""
         self.variance = [settings.first_table_variance] * len(self.points)
