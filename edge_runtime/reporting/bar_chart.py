@@ -39,11 +39,6 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
         colours: group -> colour, with a legend when there are several; None colours all alike.
     """
     longest = max((max(bar.value, bar.faded_to or 0.0) for bar in bars), default=0.0) or 1.0
-    rows = [
-        {"label": bar.label, "value": float(f"{bar.value:.6g}"), "text": bar.text, "what": bar.description,
-         "group": bar.group, "faded": float(f"{bar.faded_to or 0.0:.6g}")}
-        for bar in bars
-    ]  # fmt: skip
     narrow = is_narrow(width_px)
     label_limit_px = 130 if narrow else 260
     y = {"field": "label", "type": "nominal", "sort": [bar.label for bar in bars], "title": None,
@@ -51,12 +46,6 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
     room = _room(bars, width_px, label_limit_px)
     x = {"type": "quantitative", "title": title, "scale": {"domain": [0, longest * room], "nice": False},
          "axis": {"tickCount": 4 if narrow else 8}}  # fmt: skip
-    colour: Spec = {"value": ACCENT}
-    if colours:
-        used = [group for group in colours if any(bar.group == group for bar in bars)]
-        scale = {"domain": used, "range": [colours[group] for group in used]}
-        shown = legend(width_px, len(used)) if len(used) > 1 else None
-        colour = {"field": "group", "type": "nominal", "scale": scale, "legend": shown}
     height = {"band": 0.66}
     faded = {
         "mark": {"type": "bar", "color": NEUTRAL, "opacity": 0.6, "height": height, "aria": False},
@@ -65,7 +54,7 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
     }
     solid = {
         "mark": {"type": "bar", "height": height},
-        "encoding": {"y": y, "x": {**x, "field": "value"}, "color": colour,
+        "encoding": {"y": y, "x": {**x, "field": "value"}, "color": _colour(bars, width_px, colours),
                      "description": {"field": "what", "type": "nominal"}},
     }  # fmt: skip
     texts = {
@@ -76,9 +65,27 @@ def bar_chart(bars: Sequence[Bar], title: str, width_px: int, colours: Mapping[s
     return {
         "padding": {"left": 12, "right": 4, "top": 4, "bottom": 4},
         "width": width_px - 16, "height": {"step": 25}, "autosize": {"type": "fit-x", "contains": "padding"},
-        "data": {"values": rows},
+        "data": {"values": _rows(bars)},
         "layer": [faded, solid, texts] if any(bar.faded_to for bar in bars) else [solid, texts],
     }  # fmt: skip
+
+
+def _rows(bars: Sequence[Bar]) -> list[dict[str, object]]:
+    return [
+        {"label": bar.label, "value": float(f"{bar.value:.6g}"), "text": bar.text, "what": bar.description,
+         "group": bar.group, "faded": float(f"{bar.faded_to or 0.0:.6g}")}
+        for bar in bars
+    ]  # fmt: skip
+
+
+def _colour(bars: Sequence[Bar], width_px: int, colours: Mapping[str, str] | None) -> Spec:
+    """One colour for all, or one for each group, with a legend when there are several."""
+    if not colours:
+        return {"value": ACCENT}
+    used = [group for group in colours if any(bar.group == group for bar in bars)]
+    scale = {"domain": used, "range": [colours[group] for group in used]}
+    shown = legend(width_px, len(used)) if len(used) > 1 else None
+    return {"field": "group", "type": "nominal", "scale": scale, "legend": shown}
 
 
 def _room(bars: Sequence[Bar], width_px: int, label_limit_px: int) -> float:

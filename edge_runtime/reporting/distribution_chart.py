@@ -16,13 +16,7 @@ Numbers = npt.NDArray[np.float64]
 def distributions(samples: Sequence[tuple[str, Numbers]], title: str, width_px: int) -> Spec:
     """One hill for each row, with a mark at the median and one at the 99th percentile."""
     rows, domain = density_rows(samples)
-    ranks = [
-        {"row": label, "ms": float(np.percentile(values, rank)), "rank": f"p{rank}",
-         "what": f"{label}, p{rank}: {significant(float(np.percentile(values, rank)))} ms"}
-        for label, values in samples
-        for rank in (50, 99)
-    ]  # fmt: skip
-    ranks = [row for row in ranks if domain[0] <= float(str(row["ms"])) <= domain[1]]
+    ranks = [row for row in _rank_rows(samples) if domain[0] <= float(str(row["ms"])) <= domain[1]]
     x = {"field": "ms", "type": "quantitative", "title": title,
          "scale": {"type": "log", "domain": domain, "nice": False}, "axis": {"tickCount": 6}}  # fmt: skip
     label_px = min(96 if is_narrow(width_px) else 200, 8 + 7 * max(len(label) for label, _ in samples))
@@ -57,6 +51,16 @@ def distributions(samples: Sequence[tuple[str, Numbers]], title: str, width_px: 
         "spec": {"width": width_px - label_px - 26, "height": 26, "layer": [hill, ticks]},
         "spacing": 3,
     }
+
+
+def _rank_rows(samples: Sequence[tuple[str, Numbers]]) -> list[dict[str, object]]:
+    """Where the marks stand."""
+    rows: list[dict[str, object]] = []
+    for label, values in samples:
+        for rank in (50, 99):
+            ms = float(np.percentile(values, rank))
+            rows.append({"row": label, "ms": ms, "rank": f"p{rank}", "what": f"{label}, p{rank}: {significant(ms)} ms"})
+    return rows
 
 
 def density_rows(samples: Sequence[tuple[str, Numbers]], bins: int = 70) -> tuple[list[dict[str, object]], list[float]]:

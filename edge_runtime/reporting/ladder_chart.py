@@ -18,14 +18,7 @@ MOST_LABELS = 9
 def ladder_chart(devices: Sequence[Device], split: str, width_px: int) -> Spec:
     """Accuracy against p50 with a whisker to p99; the front is a line, points that it dominates are pale."""
     entries = [entry for device in devices for entry in device.ladder]
-    variants = sorted({entry.variant for entry in entries})
-    shapes = _key("variant", variants, shape_scale(variants), width_px)
-    names = [device.label for device in devices]
-    colours = _key("device", names, colour_scale(names), width_px)
-    if len(devices) > 1 and shapes["legend"]:
-        shapes["legend"]["symbolFillColor"] = shapes["legend"]["symbolStrokeColor"] = SOFT_INK
-    if len(devices) == 1:
-        colours = {**shapes, "scale": colour_scale(variants)}
+    colours, shapes = _keys(devices, width_px)
     rows = [_row(entry) for entry in entries]
     narrow = is_narrow(width_px)
     title = (
@@ -63,6 +56,19 @@ def ladder_chart(devices: Sequence[Device], split: str, width_px: int) -> Spec:
         "width": width_px - 16, "height": 340 if narrow else 420, "autosize": {"type": "fit", "contains": "padding"},
         "data": {"values": rows}, "layer": [whiskers, lines, dots, labels],
     }  # fmt: skip
+
+
+def _keys(devices: Sequence[Device], width_px: int) -> tuple[Spec, Spec]:
+    """Colours and shapes: devices differ by colour and variants by shape, the variants of one device by both."""
+    variants = sorted({entry.variant for device in devices for entry in device.ladder})
+    shapes = _key("variant", variants, shape_scale(variants), width_px)
+    names = [device.label for device in devices]
+    colours = _key("device", names, colour_scale(names), width_px)
+    if len(devices) > 1 and shapes["legend"]:
+        shapes["legend"]["symbolFillColor"] = shapes["legend"]["symbolStrokeColor"] = SOFT_INK
+    if len(devices) == 1:
+        colours = {**shapes, "scale": colour_scale(variants)}
+    return colours, shapes
 
 
 def _key(field: str, names: list[str], scale: Spec, width_px: int) -> Spec:
