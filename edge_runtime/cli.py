@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def cli() -> None:
 @click.option("--target-fps", type=float, default=30.0, show_default=True, help="The deadline is one period of it.")
 @click.option("--max-latency-ms", type=float, default=None, help="The deadline itself; wins over --target-fps.")
 @click.option("--min-accuracy", type=float, default=0.0, show_default=True, help="0 to 1, on the select split.")
+@click.option("--max-memory-mb", type=click.FloatRange(1), default=None, help="Of all resident points together.")
 @click.option("--pin", default=None, metavar="POINT", help="Use one operating point throughout.")
 @click.option("--no-adapt", is_flag=True, help="Stay at the most accurate point.")
 @click.option(
@@ -61,6 +63,7 @@ def run(
     target_fps: float,
     max_latency_ms: float | None,
     min_accuracy: float,
+    max_memory_mb: float | None,
     pin: str | None,
     no_adapt: bool,
     policy: str,
@@ -77,6 +80,8 @@ def run(
     budget = Budget.from_fps(target_fps, min_accuracy)
     if max_latency_ms is not None:
         budget = Budget(max_latency_ms, min_accuracy)
+    if max_memory_mb is not None:
+        budget = replace(budget, max_memory_bytes=round(max_memory_mb * 1e6))
     with (
         Runtime.load(
             bundle or default_bundle_path(), profile=profile, backend=backend, precision=precision, threads=threads,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ SOURCE_HELP = (
 @click.option("--target-fps", type=float, help="One frame period as the deadline.  [default: 30]")
 @click.option("--max-latency-ms", type=float, help="Deadline from capture to answer; instead of --target-fps.")
 @click.option("--min-accuracy", type=float, default=0.0, help="Use no point whose expected accuracy (0-1) is lower.")
+@click.option("--max-memory-mb", type=click.FloatRange(1), help="Of all resident points.  [default: by the largest]")
 @click.option("--save", type=click.Path(path_type=Path), help="Save the picture with its overlay as a video.")
 @click.option(
     "--show", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Open a window; auto: if one can."
@@ -76,6 +78,8 @@ def _run(options: dict[str, Any]) -> int:
 
     telemetry = _telemetry(options["telemetry"], options["report"])
     budget = _budget(options["target_fps"], options["max_latency_ms"], options["min_accuracy"])
+    if options["max_memory_mb"] is not None:
+        budget = replace(budget, max_memory_bytes=round(options["max_memory_mb"] * 1e6))
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
     wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
