@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 OUT ?= runs
 
-.PHONY: demo test test-slow fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
+.PHONY: demo test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
@@ -32,6 +32,11 @@ test: $(VENV)/.ready
 # What make test leaves out because it takes many minutes.
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+# The report's page in headless Chromium (on Debian: apt install chromium); without one, make test leaves these out.
+test-browser: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(BIN)/python -m pytest tests/edge_runtime/test_report_browser.py
 
 # Hostile bundles against the loader, a minute for each part; needs pip install atheris.
 fuzz: $(VENV)/.ready
