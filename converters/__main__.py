@@ -20,6 +20,7 @@ try:
     from converters.imagenet_command import imagenet_command
     from converters.int8_graph import QuantSpec
     from converters.norm_rounding import TABLE_STEP
+    from converters.select_points import select_points
     from edge_runtime.errors import EdgeRuntimeError
     from zoo.checkpoint import CheckpointError, load_checkpoint
     from zoo.pictures import DataError, PictureSource
@@ -109,6 +110,19 @@ def build_command(
     path, checks = build(request, click.echo)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     click.echo(f"wrote {path}: {len(checks)} points, {size / 1e6:.2f} MB")
+
+
+@main.command("select")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="NAME.bundle, a new folder.")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Only these points.")
+@click.option("--points", "pattern", default="*", show_default=True, help="Only points of such names: 'w0.50-*'.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+def select_command(bundle: Path, out: Path, precision: str | None, pattern: str, force: bool) -> None:
+    """Write some points of a bundle as a smaller one."""
+    path, count = select_points(bundle, out, precision=precision, pattern=pattern, overwrite=force)
+    size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    click.echo(f"wrote {path}: {count} points, {size / 1e6:.2f} MB")
 
 
 def _commit() -> str:

@@ -1,0 +1,67 @@
+"""A smaller bundle out of a larger one: some of its points, with what they need and no more."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import replace
+from pathlib import Path
+
+from converters.bundle_writer import BundleWriter
+from converters.errors import ConversionError
+from edge_runtime.bundle import Bundle
+from edge_runtime.manifest import OperatingPoint
+from edge_runtime.tensor_recipe import read_recipe
+
+
+def select_points(
+    source: Path, target: Path, *, precision: str | None = None, pattern: str = "*", overwrite: bool = False
+) -> tuple[Path, int]:
+    """Write the points of one precision, or whose names match, as a bundle of their own.
+
+    Nothing is computed again: programs, weights, tables and vectors are copied as they are.
+
+    Args:
+        source: an existing bundle.
+        target: the new one.
+        precision: "fp32" or "int8"; None for both.
+        pattern: of point names, as in a shell: "w0.50-*".
+    Returns:
+        the new bundle and its number of points.
+    Raises:
+        ConversionError: no point is left, the bundle has early exits, or the target cannot be written.
+        BundleError: the source is damaged.
+    """
+    bundle = Bundle.load(source)
+    manifest = bundle.manifest
+    if any(p.exit is not None for p in manifest.points):
+        raise ConversionError(f"{source}: its points have early exits, whose programs belong together; build it anew")
+
+    def wanted(point: OperatingPoint) -> bool:
+        return fnmatch.fnmatchcase(point.name, pattern) and precision in (None, bundle.program(point).precision)
+
+    points = tuple(p for p in manifest.points if wanted(p))
+    if not points:
+        raise ConversionError(f"{source}: no point has precision {precision or 'any'} and a name like {pattern!r}")
+    used = {p.program for p in points}
+    programs = tuple(p for p in manifest.programs if p.name in used)
+    recipes = [read_recipe(bundle.content(p.tensors), p.tensors) for p in programs if p.tensors is not None]
+    groups = {str(p.table) for p in points} | {r.norms.group for r in recipes if r.norms is not None}
+    with BundleWriter(target, overwrite) as writer:
+        for program in programs:
+            for name in filter(None, (program.file, program.tensors)):
+                writer.write(name, bundle.content(name))
+        if recipes and manifest.weights is not None and manifest.tables is not None:
+            sources = {name for recipe in recipes for name in recipe.sources}
+            writer.write_npz(manifest.weights, {k: v for k, v in bundle.weights.items() if k in sources})
+            tables = {k: v for k, v in bundle.tables.items() if k.partition("/")[0] in groups}
+            writer.write_npz(manifest.tables, tables)
+        if manifest.vectors is not None:
+            kept = {f"logits/{p.name}" for p in points}
+            vectors = {k: v for k, v in bundle.vectors.items() if not k.startswith("logits/") or k in kept}
+            writer.write_npz(manifest.vectors.file, vectors, compressed=True)
+        smaller = replace(
+            manifest, name=target.stem, programs=programs, points=points, files={},
+            weights=manifest.weights if recipes else None, tables=manifest.tables if recipes else None,
+            provenance={**manifest.provenance, "selected_from": manifest.name},
+        )  # fmt: skip
+        return writer.finish(smaller), len(points)
