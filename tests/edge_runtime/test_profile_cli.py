@@ -100,7 +100,11 @@ def test_ctrl_c_and_a_request_to_end_keep_what_is_done_and_say_so(
         return plain(self)
 
     monkeypatch.setattr(NullRunner, "run", run)
-    code, out, err = profile(root, *FAST, "--out", tmp_path / "a.json")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started without one
+    try:
+        code, out, err = profile(root, *FAST, "--out", tmp_path / "a.json")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     result = load_result(tmp_path / "a.json")
     assert not result.complete
