@@ -12,7 +12,6 @@ import pytest
 from edge_runtime import freed_memory
 from edge_runtime.freed_memory import SMALL_BYTES, USUAL_BYTES, give_back, own_pages
 
-
 BLOCKS = """
 import numpy as np
 from edge_runtime.freed_memory import give_back, own_pages
