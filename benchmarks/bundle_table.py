@@ -63,12 +63,13 @@ def rows_of(bundle: Any, latency_ms: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def render(rows: list[dict[str, Any]]) -> str:
-    """Milliseconds / test accuracy in percent."""
-    lines = [f"| point | {' | '.join(KINDS)} |", "|---" * (1 + len(KINDS)) + "|"]
+    """Milliseconds / test accuracy in percent, for the kinds that the bundle has."""
+    kinds = [k for k in KINDS if any(row[k] for row in rows)]
+    lines = [f"| point | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"]
     for row in rows:
         cells = [
             "left out" if row[k] is None else f"{row[k]['latency_ms']:.2f} ms / {100 * row[k]['test_accuracy']:.1f}"
-            for k in KINDS
+            for k in kinds
         ]
         lines.append(f"| {row['point']} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -83,7 +84,8 @@ def drops(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             for row in rows
             if row[f"{engine} fp32"] and row[f"{engine} int8"]
         ]
-        found[engine] = {"mean": round(statistics.mean(lost), 2), "worst": round(max(lost), 2), "points": len(lost)}
+        if lost:
+            found[engine] = {"mean": round(statistics.mean(lost), 2), "worst": round(max(lost), 2), "points": len(lost)}
     return found
 
 
