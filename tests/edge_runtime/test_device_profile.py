@@ -132,12 +132,12 @@ def test_the_documents_table_names_every_profile() -> None:
         ("schema = 1", "schema = 2", "schema is 2, this runtime reads 1"),
         ("schema = 1", "", "schema is missing"),
         ("schema = 1", "schema = ", "this is not TOML"),
-        ("leave_below_c = 71.0", "leave_below_c = 77.0", "thermal_bands: band 'warm' does not overlap"),
+        ("leave_below_c = 74.0", "leave_below_c = 79.0", "thermal_bands: band 'warm' does not overlap"),
         ("leave_below_c = 76.0", "leave_below_c = 70.0", "'hot' does not lie beyond band 'warm'"),
-        ("cap_share = 0.4\n", "cap_share = 0.7\n", "'hot' must cap lower than band 'warm'"),
-        ("cap_share = 0.7", "cap_share = 0", "cap_share 0, expected more than 0"),
-        ("cap_share = 0.7", "cap_share = 1.5", "cap_share is 1.5, expected a number from 0 to 1"),
-        ("enter_above_c = 76.0", "enter_above_c = 500.0", "enter_above_c is 500.0, expected a number"),
+        ("cap_share = 0.7\n", "cap_share = 0.95\n", "'hot' must cap lower than band 'warm'"),
+        ("cap_share = 0.95", "cap_share = 0", "cap_share 0, expected more than 0"),
+        ("cap_share = 0.95", "cap_share = 1.5", "cap_share is 1.5, expected a number from 0 to 1"),
+        ("enter_above_c = 78.0", "enter_above_c = 500.0", "enter_above_c is 500.0, expected a number"),
     ],
 )
 def test_a_bad_profile_is_refused_in_one_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:
