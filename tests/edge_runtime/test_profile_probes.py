@@ -17,7 +17,7 @@ from edge_runtime.profiling.load_probe import drop_cached_pages, measure_load, p
 from edge_runtime.profiling.operators import operators_of, providers_of, trace_onnxruntime
 from edge_runtime.profiling.process_memory import memory_now, peak_since_reset, reset_peak
 
-POINT = "w0.25-r032-fp32"
+POINT = "w0.35-r064-int8"
 NULL = {"threads": 1}
 
 
@@ -55,7 +55,7 @@ def test_onnxruntime_tells_the_time_of_each_operator_of_the_shipped_bundle() -> 
     operators, delegation = trace_onnxruntime(bundle, bundle.point(POINT), BackendOptions(1), runs=3)
     assert operators.source == "ONNX Runtime's profiler, mean of the middle half of 3 runs"
     kinds = {row.kind for row in operators.rows}
-    assert {"Conv", "Gemm"} <= kinds
+    assert {"QLinearConv", "Gemm"} <= kinds
     assert len({row.name for row in operators.rows}) == len(operators.rows) == delegation.total
     assert sum(row.mean_ms for row in operators.rows) > 0.0
 
