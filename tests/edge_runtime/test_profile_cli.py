@@ -113,7 +113,7 @@ def test_ctrl_c_and_a_request_to_end_keep_what_is_done_and_say_so(
     assert err.splitlines()[-1] == (
         f"interrupted: {len(result.points)} points with {kept} runs are kept; run the command again for the rest"
     )
-    assert "unstable: " in out  # too few runs, or a loaded machine
+    assert "interrupted" in out
 
 
 @pytest.mark.parametrize(
