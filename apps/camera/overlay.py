@@ -227,8 +227,10 @@ def _draw_point(canvas: _Canvas, state: HudState, left: int, top: int, width: in
     px, unit, picture = canvas.px, canvas.unit, canvas.picture
     active = next((point for point in state.points if point.name == state.point), None)
     draw_text(picture, "WIDTH × RESOLUTION", left, top + 19 * unit, 9 * unit, MUTED)
-    name = shortened(point_text(active, state.point) or "–", px(90), 17 * unit, bold=True)
-    draw_text(picture, name, left, top + 40 * unit, 17 * unit, TEXT, bold=True)
+    name = point_text(active, state.point) or "–"
+    sizes = (17 * unit, 15.5 * unit, 14 * unit)  # three digits of pixels need smaller letters
+    size = next((s for s in sizes if text_width(name, s, bold=True) <= px(90)), sizes[-1])
+    draw_text(picture, shortened(name, px(90), size, bold=True), left, top + 40 * unit, size, TEXT, bold=True)
     if active is not None and active.accuracy is not None:
         draw_text(picture, f"{active.accuracy:.1%}", left, top + 61 * unit, 13 * unit, TEXT)
         draw_text(picture, "expected accuracy", left, top + 74 * unit, 9 * unit, MUTED)

@@ -150,6 +150,20 @@ def test_points_are_named_for_people() -> None:
     assert point_text(None, "p") == "p"
 
 
+@pytest.mark.parametrize("size_hw", [(480, 640), (240, 320), (1080, 1920)])
+def test_a_point_of_three_digits_is_written_out(size_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def draw(picture: np.ndarray, text: str, *rest: object, **options: object) -> object:
+        written.append(text)
+        return draw_text(picture, text, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("apps.camera.overlay.draw_text", draw)
+    point = GridPoint("big", 1.0, (128, 128), 0.89)
+    draw_overlay(np.full((*size_hw, 3), 128, np.uint8), replace(STATE, points=(point,), point="big"))
+    assert "1.00 × 128" in written
+
+
 def test_the_tracker_follows_switches_rates_and_history() -> None:
     tracker = HudTracker(POINTS)
     for index in range(31):

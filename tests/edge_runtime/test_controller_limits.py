@@ -248,7 +248,7 @@ def test_an_overheating_raspberry_pi_steps_down_and_returns(tmp_path: Path) -> N
     put(root, {"sys/class/thermal/thermal_zone0/temp": 81000})
     assert read_and_run(device, sensors, 1).limited_by == "device hot"
     (root / "sys/class/thermal/thermal_zone0/temp").unlink()  # the sensor dies while it is hot
-    assert read_and_run(device, sensors, 2).point not in ("p4", "p5")  # the cap of the hot band holds
+    assert read_and_run(device, sensors, 2).point == "p3"  # 8 of 12 ms: the hot band's cap of 0.7 holds
     put(root, {"sys/class/thermal/thermal_zone0/temp": 55000})
     assert read_and_run(device, sensors, 3).point == "p5"
 
