@@ -18,12 +18,12 @@ from typing import Any
 
 import click
 
+from benchmarks.ladder import spread_points
 from benchmarks.record import RESULTS, save
 
 PAGE = RESULTS.parent.parent / "docs" / "profiling.md"
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
-POINTS = ("w0.25-r032-fp32", "w0.25-r064-fp32", "w0.50-r048-fp32", "w0.75-r064-fp32", "w1.00-r032-fp32",
-          "w1.00-r064-fp32")  # fmt: skip
+POINTS = 6
 SLOWDOWN = 0.10
 
 
@@ -78,8 +78,7 @@ def make_profile(bundle: str, out: Path, slowdown: float) -> None:
         plain = loading.open_backend
         loading.open_backend = lambda *arguments: SlowedBackend(plain(*arguments), slowdown)
     opened = Bundle.load(bundle)
-    known = {point.name for point in opened.manifest.points}
-    settings = replace(MODES["quick"], points=tuple(name for name in POINTS if name in known))
+    settings = replace(MODES["quick"], points=spread_points(opened, POINTS))
     profile = match_profile(read_machine_facts())[0]
     save_result(Profiler(opened, settings, profile, DeviceSensors()).run(), out)
 

@@ -16,11 +16,12 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.ladder import spread_points
 from benchmarks.record import RESULTS, save
 
 PAGE = RESULTS.parent.parent / "docs" / "profiling.md"
 BEGIN, END = "<!-- pause:begin -->", "<!-- pause:end -->"
-POINTS = ("w0.25-r032-fp32", "w0.50-r048-fp32", "w1.00-r064-fp32")
+POINTS = 3
 PAUSES = {
     "none, back to back": (False, 0.0),
     "other data and a picture": (True, 0.0),
@@ -39,10 +40,11 @@ def measure(path: str) -> dict[str, dict[str, float]]:
 
     bundle = Bundle.load(path)
     backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1, global_thread_pool=True))
-    runners = {name: backend.load(bundle.point(name)) for name in POINTS}
+    names = spread_points(bundle, POINTS)
+    runners = {name: backend.load(bundle.point(name)) for name in names}
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     elsewhere = np.zeros(OTHER_DATA_BYTES // 4, np.float32)
-    samples: dict[tuple[str, str], list[float]] = {(pause, name): [] for pause in PAUSES for name in POINTS}
+    samples: dict[tuple[str, str], list[float]] = {(pause, name): [] for pause in PAUSES for name in names}
     order, generator = list(samples), random.Random(0)
     for _ in range(ROUNDS):
         generator.shuffle(order)
@@ -58,14 +60,15 @@ def measure(path: str) -> dict[str, dict[str, float]]:
                 runner.run()
                 if turn >= WARM:
                     samples[pause, name].append((time.perf_counter() - started) * 1000.0)
-    return {p: {n: round(statistics.median(samples[p, n]), 4) for n in POINTS} for p in PAUSES}
+    return {p: {n: round(statistics.median(samples[p, n]), 4) for n in names} for p in PAUSES}
 
 
 def render(values: dict[str, dict[str, float]]) -> str:
     """The table of docs/profiling.md."""
-    lines = [f"| pause before the run | {' | '.join(POINTS)} |", "|---" * (1 + len(POINTS)) + "|"]
+    names = list(next(iter(values.values())))
+    lines = [f"| pause before the run | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     lines += [
-        f"| {pause} | " + " | ".join(f"{row[name]:.3f}" for name in POINTS) + " |" for pause, row in values.items()
+        f"| {pause} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |" for pause, row in values.items()
     ]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import numpy as np
@@ -17,17 +18,19 @@ FRAMES, WARM_UP = 2000, 100
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None)
 @click.option("--threads", default=1, show_default=True)
-def main(bundle: Path | None, threads: int) -> None:
-    """Measure and write benchmarks/results/pipeline_overhead.json."""
+@click.option("--frames", default=FRAMES, show_default=True)
+@click.option("--record/--no-record", default=True, help="Write benchmarks/results/pipeline_overhead.json.")
+def main(bundle: Path | None, threads: int, frames: int, record: bool) -> None:
+    """Measure, print and record."""
     import edge_runtime.preprocess as preprocessing
     from edge_runtime import Budget, Runtime, default_bundle_path
 
     path = bundle or default_bundle_path()
     resize, spent = preprocessing.resize_rgb, [0.0]
 
-    def timed_resize(picture: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    def timed_resize(*arguments: Any) -> np.ndarray:
         started = time.perf_counter()
-        resized = resize(picture, size_hw)
+        resized = resize(*arguments)
         spent[0] += time.perf_counter() - started
         return resized
 
@@ -40,7 +43,7 @@ def main(bundle: Path | None, threads: int) -> None:
         Runtime.load(path, threads=threads, budget=Budget(33.3), telemetry=Path(folder) / "t.jsonl") as runtime,
     ):
         runtime.wait_ready()
-        for index in range(WARM_UP + FRAMES):
+        for index in range(WARM_UP + frames):
             spent[0] = 0.0
             started = time.perf_counter()
             result = runtime.infer(pictures[index % len(pictures)])
@@ -53,7 +56,8 @@ def main(bundle: Path | None, threads: int) -> None:
     summary = {name: percentiles(values) for name, values in rows.items()}
     for name, values in summary.items():
         print(f"{name}: {values}")
-    save("pipeline_overhead", {"bundle": Path(path).name, "frame": "640x480", "threads": threads, **summary})
+    if record:
+        save("pipeline_overhead", {"bundle": Path(path).name, "frame": "640x480", "threads": threads, **summary})
 
 
 if __name__ == "__main__":

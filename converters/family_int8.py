@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import onnx
 
 from converters.activation_ranges import ActivationRange, best_range, collect_samples
 from converters.errors import ConversionError
-from converters.int8_graph import QuantSpec
+from converters.int8_graph import QuantSpec, without_advice
 from converters.onnx_files import first_line
 from converters.onnx_levels import constants
 
@@ -146,7 +144,7 @@ def _quantize(level: onnx.ModelProto, spec: QuantSpec, extra: dict[str, Any]) ->
 
     nodes = list(level.graph.node)
     heads = [n.name for n in nodes if n.op_type in HEADS][-1:]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(level, source)
         try:
@@ -177,17 +175,6 @@ def _noise_reader(level: onnx.ModelProto) -> Any:
             return {entry.name: self.left.pop()} if self.left else None
 
     return Noise()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer advises a clean-up that has been done already."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def unnamed_nodes_named(level: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,14 +6,13 @@ import csv
 import difflib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from zoo.pictures import SUFFIXES, TEST_FOLDERS, DataError, Split
+from zoo.pictures import SUFFIXES, TEST_FOLDERS, DataError, Split, decode_rgb
 
 SPLITS = ("calib", "select", "test")
 CALIB_PICTURES, CALIB_SHARE = 128, 0.2
@@ -46,22 +45,16 @@ class PictureFiles:
         Raises:
             DataError: it is broken.
         """
-        import cv2
-
         if name in self._cache:
             return self._cache[name]
-        try:
-            content = (self.root / name).read_bytes() if self._zip is None else self._zip.read(name)
-            bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
-            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it") from error
-        if bgr is None:
-            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it")
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        rgb = decode_rgb(self.root, name, self._content)
         if rgb.nbytes <= self._cache_left:
             self._cache[name] = rgb
             self._cache_left -= rgb.nbytes
         return rgb
+
+    def _content(self, name: str) -> bytes:
+        return (self.root / name).read_bytes() if self._zip is None else self._zip.read(name)
 
     def several(self, names: Sequence[str]) -> Pictures:
         """Pictures that are decoded while one goes through them."""

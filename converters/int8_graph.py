@@ -161,7 +161,7 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
         n.name for n in template.graph.node
         if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _stays_float(n, spec.float_layers, made)
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
+    with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(template, source)
         quantize_static(
@@ -173,7 +173,7 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """The quantizer advises a clean-up of the graph that the exporter has already done, in a warning to everybody."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

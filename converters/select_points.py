@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
 from edge_runtime.bundle import Bundle
-from edge_runtime.manifest import OperatingPoint
+from edge_runtime.manifest import OperatingPoint, Program
 from edge_runtime.tensor_recipe import read_recipe
 
 
@@ -44,24 +44,32 @@ def select_points(
         raise ConversionError(f"{source}: no point has precision {precision or 'any'} and a name like {pattern!r}")
     used = {p.program for p in points}
     programs = tuple(p for p in manifest.programs if p.name in used)
-    recipes = [read_recipe(bundle.content(p.tensors), p.tensors) for p in programs if p.tensors is not None]
-    groups = {str(p.table) for p in points} | {r.norms.group for r in recipes if r.norms is not None}
     with BundleWriter(target, overwrite) as writer:
-        for program in programs:
-            for name in filter(None, (program.file, program.tensors)):
-                writer.write(name, bundle.content(name))
-        if recipes and manifest.weights is not None and manifest.tables is not None:
-            sources = {name for recipe in recipes for name in recipe.sources}
-            writer.write_npz(manifest.weights, {k: v for k, v in bundle.weights.items() if k in sources})
-            tables = {k: v for k, v in bundle.tables.items() if k.partition("/")[0] in groups}
-            writer.write_npz(manifest.tables, tables)
-        if manifest.vectors is not None:
-            kept = {f"logits/{p.name}" for p in points}
-            vectors = {k: v for k, v in bundle.vectors.items() if not k.startswith("logits/") or k in kept}
-            writer.write_npz(manifest.vectors.file, vectors, compressed=True)
+        shares_weights = _copy(bundle, points, programs, writer)
         smaller = replace(
             manifest, name=target.stem, programs=programs, points=points, files={},
-            weights=manifest.weights if recipes else None, tables=manifest.tables if recipes else None,
+            weights=manifest.weights if shares_weights else None, tables=manifest.tables if shares_weights else None,
             provenance={**manifest.provenance, "selected_from": manifest.name},
         )  # fmt: skip
         return writer.finish(smaller), len(points)
+
+
+def _copy(
+    bundle: Bundle, points: tuple[OperatingPoint, ...], programs: tuple[Program, ...], writer: BundleWriter
+) -> bool:
+    """Copy what these points need; says whether they make their weights from shared ones."""
+    manifest = bundle.manifest
+    for program in programs:
+        for name in filter(None, (program.file, program.tensors)):
+            writer.write(name, bundle.content(name))
+    recipes = [read_recipe(bundle.content(p.tensors), p.tensors) for p in programs if p.tensors is not None]
+    if recipes and manifest.weights is not None and manifest.tables is not None:
+        sources = {name for recipe in recipes for name in recipe.sources}
+        groups = {str(p.table) for p in points} | {r.norms.group for r in recipes if r.norms is not None}
+        writer.write_npz(manifest.weights, {k: v for k, v in bundle.weights.items() if k in sources})
+        writer.write_npz(manifest.tables, {k: v for k, v in bundle.tables.items() if k.partition("/")[0] in groups})
+    if manifest.vectors is not None:
+        kept = {f"logits/{p.name}" for p in points}
+        vectors = {k: v for k, v in bundle.vectors.items() if not k.startswith("logits/") or k in kept}
+        writer.write_npz(manifest.vectors.file, vectors, compressed=True)
+    return bool(recipes)

@@ -182,9 +182,9 @@ def _open_ort(bundle: Bundle, program: Program, options: BackendOptions) -> Call
 
 def _open_executorch(bundle: Bundle, program: Program, options: BackendOptions) -> Call:
     """Method `forward` of a .pte as a call."""
-    from edge_runtime.backends.executorch import LoadedProgram, _import_engine
+    from edge_runtime.backends.executorch import LoadedProgram, import_engine
 
-    torch, engine = _import_engine()
+    torch, engine = import_engine()
     where = f"{bundle.root}: {program.file!r}"
     try:
         loaded = LoadedProgram(engine, bundle.read(program.file))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,7 @@ from zoo.focus_scenes import SceneSpec
 from zoo.gfnet import VARIANTS, Design
 from zoo.gfnet_ppo import PpoSettings
 from zoo.models import MODELS
-from zoo.recipe import KINDS, RecipeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.recipe import KINDS, RecipeError, recipe_from_dict, recipe_from_file
 
 POLICY_METHODS = ("ppo", "differentiable", "none")
 DATA_KINDS = ("pictures", "scenes")
@@ -137,32 +131,13 @@ class GlanceRecipe:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> GlanceRecipe:
-        """Build from plain values; lists become tuples.
-
-        Raises:
-            RecipeError: a key is unknown, or a value cannot be used.
-        """
-        known = {f.name for f in dataclasses.fields(GlanceRecipe)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise RecipeError(f"recipe: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")
-        return GlanceRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """As `recipe_from_dict`."""
+        return recipe_from_dict(GlanceRecipe, values)
 
     @staticmethod
     def from_file(path: str | Path) -> GlanceRecipe:
-        """Read a TOML recipe.
-
-        Raises:
-            RecipeError: as from_dict, or the file is not readable TOML; the message starts with the path.
-        """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
-        try:
-            return GlanceRecipe.from_dict(values)
-        except RecipeError as error:
-            raise RecipeError(f"{path}: {error}") from error
+        """As `recipe_from_file`."""
+        return recipe_from_file(GlanceRecipe, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a log."""

@@ -30,7 +30,8 @@ from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
 from zoo.recipe import RecipeError
 from zoo.slim_layers import SlimConv
-from zoo.train import TrainError, _Log, _make_folder, open_device
+from zoo.train import open_device
+from zoo.training_log import TrainError, TrainingLog, make_folder
 
 RANDOM, POLICY, FINE_TUNE = 1, 2, 3
 
@@ -62,14 +63,14 @@ def train_gfnet(
     Raises:
         RecipeError, DataError, CheckpointError, TrainError: as zoo.train.train.
     """
-    _make_folder(out)
+    make_folder(out)
     place = open_device(device)
     processes = Processes.join(place)
     if recipe.batch_size % processes.count:
         raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     run = _Run(recipe, source, splits["train"], place, processes)
-    log = _Log(out / "log.jsonl", processes.rank == 0, progress)
+    log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
     last = out / "last.pt"
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
@@ -168,7 +169,7 @@ class _Run:
         self.epoch, self.step, self.ready_stage = state["epoch"], state["step"], state["ready_stage"]
         self.sums = np.array(state["sums"])
 
-    def train_epoch(self, log: _Log, save: Callable[[], None], checkpoint_every_s: float) -> None:
+    def train_epoch(self, log: TrainingLog, save: Callable[[], None], checkpoint_every_s: float) -> None:
         """The steps of the current epoch that are still to do."""
         stage = self.stage
         self._enter(stage)
@@ -333,7 +334,7 @@ def _figures(loss: Tensor, looks: list[Look], labels: Tensor) -> Tensor:
     return torch.stack([loss.detach().float().to(labels.device), *right]).cpu()
 
 
-def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
+def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:
     """Calibrate, evaluate, and write the result (rank 0)."""
     path = out / "model.pt"
     if run.processes.rank == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,7 @@ class PictureSource:
         found = self._cache.get(name)
         if found is not None:
             return found
-        try:
-            bgr = cv2.imdecode(np.frombuffer(self._read(name), np.uint8), cv2.IMREAD_COLOR)
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
-            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it") from error
-        if bgr is None:
-            raise DataError(f"{self.root}: {name} is not a readable picture; remove or replace it")
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        rgb = decode_rgb(self.root, name, self._read)
         if rgb.nbytes <= self._cache_left:
             self._cache[name] = rgb
             self._cache_left -= rgb.nbytes
@@ -124,6 +118,24 @@ class PictureSource:
         if test:
             found["test"] = self._split(test)
         return found
+
+
+def decode_rgb(root: Path, name: str, read: Callable[[str], bytes]) -> np.ndarray:
+    """One picture, (H, W, 3) uint8 RGB.
+
+    Args:
+        root: folder or archive, for the message.
+        read: name -> content.
+    Raises:
+        DataError: it cannot be read or is broken.
+    """
+    try:
+        bgr = cv2.imdecode(np.frombuffer(read(name), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
+        raise DataError(f"{root}: {name} is not a readable picture; remove or replace it") from error
+    if bgr is None:
+        raise DataError(f"{root}: {name} is not a readable picture; remove or replace it")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def _is_picture(name: str) -> bool:

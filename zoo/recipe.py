@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zoo.augment import AUGMENTATIONS
 from zoo.models import MODELS
@@ -18,6 +18,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+AnyRecipe = TypeVar("AnyRecipe")
 
 
 class RecipeError(ValueError):
@@ -102,32 +105,13 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """Build from plain values; lists become tuples.
-
-        Raises:
-            RecipeError: a key is unknown, or a value cannot be used.
-        """
-        known = {f.name for f in dataclasses.fields(Recipe)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise RecipeError(f"recipe: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """As `recipe_from_dict`."""
+        return recipe_from_dict(Recipe, values)
 
     @staticmethod
     def from_file(path: str | Path) -> Recipe:
-        """Read a TOML recipe.
-
-        Raises:
-            RecipeError: as from_dict, or the file is not readable TOML; the message starts with the path.
-        """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
-        try:
-            return Recipe.from_dict(values)
-        except RecipeError as error:
-            raise RecipeError(f"{path}: {error}") from error
+        """As `recipe_from_file`."""
+        return recipe_from_file(Recipe, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a log."""
@@ -136,6 +120,35 @@ class Recipe:
     def points(self) -> list[tuple[float, int]]:
         """Every (width, resolution) to calibrate and evaluate, largest first."""
         return [(w, r) for w in sorted(self.widths, reverse=True) for r in sorted(self.resolutions, reverse=True)]
+
+
+def recipe_from_dict(kind: type[AnyRecipe], values: dict[str, Any]) -> AnyRecipe:
+    """Build a recipe dataclass from plain values; lists become tuples.
+
+    Raises:
+        RecipeError: a key is unknown, or a value cannot be used.
+    """
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise RecipeError(f"recipe: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def recipe_from_file(kind: type[AnyRecipe], path: str | Path) -> AnyRecipe:
+    """Read a TOML recipe.
+
+    Raises:
+        RecipeError: as `recipe_from_dict`, or the file is not readable TOML; the message starts with the path.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not a readable recipe: {error}") from error
+    try:
+        return recipe_from_dict(kind, values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
 
 
 def _is_whole(value: object) -> bool:

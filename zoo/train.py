@@ -7,7 +7,6 @@ depends on the seed, the epoch and the step, so a run that was stopped continues
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
@@ -35,10 +34,7 @@ from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
-
-
-class TrainError(ValueError):
-    """A run that cannot start or go on; the message says why and what to do."""
+from zoo.training_log import TrainError, TrainingLog, make_folder
 
 
 def train(
@@ -74,7 +70,7 @@ def train(
         CheckpointError: `last.pt` cannot be read or written.
         TrainError: the device or the folder cannot be used, or the loss is no longer a number.
     """
-    _make_folder(out)
+    make_folder(out)
     place = open_device(device)
     processes = Processes.join(place)
     if recipe.batch_size % processes.count:
@@ -82,7 +78,7 @@ def train(
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     run = _Run(recipe, source, splits["train"], place, amp, processes)
     last = out / "last.pt"
-    log = _Log(out / "log.jsonl", processes.rank == 0, progress)
+    log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
     elif recipe.init and not last.exists():
@@ -121,13 +117,6 @@ def open_device(name: str, environment: Mapping[str, str] = os.environ) -> torch
     return device
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainError(f"{out}: cannot be made into a folder: {error.strerror}; choose another --out") from error
-
-
 class _Run:
     """The state of a training run."""
 
@@ -157,7 +146,7 @@ class _Run:
         self.epoch, self.step = 0, 0
         self.loss_sum, self.accuracy_sum = 0.0, 0.0  # over the steps of this epoch
 
-    def start_from(self, network: SlimNet, log: _Log) -> None:
+    def start_from(self, network: SlimNet, log: TrainingLog) -> None:
         """Take over the weights of a trained network, adapt its statistics and train its head; the same everywhere."""
         self.model.load_state_dict(network.state_dict())
         if self.recipe.head_passes == 0:
@@ -212,7 +201,7 @@ class _Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum, self.accuracy_sum = state["loss_sum"], state["accuracy_sum"]
 
-    def train_epoch(self, log: _Log, save: Callable[[], None], checkpoint_every_s: float) -> None:
+    def train_epoch(self, log: TrainingLog, save: Callable[[], None], checkpoint_every_s: float) -> None:
         """The steps of the current epoch that are still to do."""
         self.model.train()
         order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.split))
@@ -313,7 +302,7 @@ class _Run:
         return mean_loss, accuracy
 
 
-def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
+def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:
     """Calibrate, evaluate, and write the result (rank 0)."""
     recipe, model = run.recipe, run.model
     path = out / "model.pt"
@@ -334,28 +323,6 @@ def _finish(run: _Run, splits: dict[str, Split], out: Path, log: _Log) -> Path:
     if run.processes.count > 1:
         distributed.barrier()
     return path
-
-
-class _Log:
-    """One JSON object per line; the progress callback sees each of them and each step."""
-
-    def __init__(self, path: Path, enabled: bool, progress: Callable[[dict[str, Any]], None]) -> None:
-        self.path, self.enabled, self.progress = path, enabled, progress
-
-    def write(self, event: dict[str, Any]) -> None:
-        if not self.enabled:
-            return
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-        except OSError as error:
-            raise TrainError(f"{self.path}: cannot be written: {error.strerror}; make room and run again") from error
-        self.progress(event)
-
-    def step(self, done: int, total: int, loss: float) -> None:
-        if self.enabled:
-            self.progress({"event": "step", "done": done, "total": total, "loss": loss})
 
 
 def _parameter_groups(model: SlimNet, weight_decay: float) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,7 @@ def _run(options: dict[str, Any]) -> int:
     from edge_runtime.runtime import Runtime
 
     telemetry = _telemetry(options["telemetry"], options["report"])
-    budget = _budget(options["target_fps"], options["max_latency_ms"], options["min_accuracy"])
-    if options["max_memory_mb"] is not None:
-        budget = replace(budget, max_memory_bytes=round(options["max_memory_mb"] * 1e6))
+    budget = _budget(options)
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
     wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
@@ -112,12 +111,16 @@ def _run(options: dict[str, Any]) -> int:
     if outcome.summary.frames:
         Console().print(summary_table(outcome.summary, outcome.point_names))
         if options["report"] is not None and telemetry is not None:
-            from edge_runtime.reporting.report import write_report
-
-            tell(f"wrote {write_report([telemetry], 'html', options['report'])}")
+            _write_report(telemetry, options["report"], tell)
     if outcome.broken is not None:
         raise outcome.broken
     return 0
+
+
+def _write_report(telemetry: Path, page: Path, tell: Callable[[str], None]) -> None:
+    from edge_runtime.reporting.report import write_report
+
+    tell(f"wrote {write_report([telemetry], 'html', page)}")
 
 
 def _telemetry(telemetry: Path | None, report: Path | None) -> Path | None:
@@ -134,12 +137,18 @@ def _telemetry(telemetry: Path | None, report: Path | None) -> Path | None:
     return telemetry or report.with_suffix(".telemetry.jsonl")
 
 
-def _budget(target_fps: float | None, max_latency_ms: float | None, min_accuracy: float) -> Budget:
-    if target_fps is not None and max_latency_ms is not None:
+def _budget(options: dict[str, Any]) -> Budget:
+    """What the options ask for."""
+    target_fps, deadline_ms, min_accuracy = (options[k] for k in ("target_fps", "max_latency_ms", "min_accuracy"))
+    if target_fps is not None and deadline_ms is not None:
         raise click.UsageError("--target-fps and --max-latency-ms both set the deadline; give one of them")
-    if max_latency_ms is not None:
-        return Budget(max_latency_ms, min_accuracy)
-    return Budget.from_fps(30.0 if target_fps is None else target_fps, min_accuracy)
+    if deadline_ms is not None:
+        budget = Budget(deadline_ms, min_accuracy)
+    else:
+        budget = Budget.from_fps(30.0 if target_fps is None else target_fps, min_accuracy)
+    if options["max_memory_mb"] is None:
+        return budget
+    return replace(budget, max_memory_bytes=round(options["max_memory_mb"] * 1e6))
 
 
 def _stop(number: int, frame: object) -> None:

@@ -65,7 +65,7 @@ class ExecutorchBackend:
     name = "executorch"
 
     def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
-        self._torch, self._engine = _import_engine()
+        self._torch, self._engine = import_engine()
         self._bundle, self._options = bundle, options
         self._programs: dict[str, LoadedProgram] = {}
         self._loading = threading.Lock()
@@ -126,7 +126,7 @@ def open_backend(bundle: Bundle, options: BackendOptions) -> ExecutorchBackend:
     return ExecutorchBackend(bundle, options)
 
 
-def _import_engine() -> tuple[Any, Any]:
+def import_engine() -> tuple[Any, Any]:
     """torch and ExecuTorch's bindings.
 
     ExecuTorch's Python API takes and gives torch tensors alone, so this backend, and nothing else on the device, needs

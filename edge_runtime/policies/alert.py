@@ -21,6 +21,8 @@ class AlertPolicy(BaselinePolicy):
     the filter's mean and variance times its profiled latency, and the network of the highest expected accuracy is
     taken: accuracy x P(on time), since a late answer is worth nothing here.
 
+    The filter's constants could not be checked against the paper.
+
     P comes from `math.erf`, whose last bit may differ from machine to machine.
     """
 
