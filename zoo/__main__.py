@@ -45,6 +45,7 @@ def list_models() -> None:
 @click.option("--seed", type=int, default=None, help="Override the recipe's seed.")
 @click.option("--init", default=None, help="Weights to start from: a package of zoo/pretrained.py, or a checkpoint.")
 @click.option("--sort-channels/--no-sort-channels", default=None, help="Order the channels of --init by importance.")
+@click.option("--strangers", default=None, help="Pictures of none of the classes, for a recipe that asks for them.")
 @click.option(
     "--shared-norms/--own-norms", default=True, show_default=True, help="Several processes: whose statistics."
 )
@@ -60,6 +61,7 @@ def train_command(
     init: str | None,
     sort_channels: bool | None,
     shared_norms: bool,
+    strangers: str | None,
 ) -> None:
     """Train by a recipe; run it again to resume. Several processes: torchrun -m zoo train ..."""
     if threads:
@@ -71,6 +73,7 @@ def train_command(
         path = train(
             Recipe.from_dict(values), PictureSource(data), out, device=device, amp=amp,
             synchronised_norms=shared_norms, progress=progress,
+            strangers=None if strangers is None else PictureSource(strangers, labelled=False),
         )  # fmt: skip
     click.echo(f"wrote {path}")
 
@@ -94,7 +97,7 @@ def points_command(checkpoint: Path) -> None:
 @click.option("--unsure-share", type=click.FloatRange(0, 1), default=None, help="Default: the recipe's.")
 def confidence_command(checkpoint: Path, data: str, negatives: str | None, unsure_share: float | None) -> None:
     """Fit temperature and "unsure" threshold of each point again, store them, and show how they hold."""
-    strangers = None if negatives is None else PictureSource(negatives)
+    strangers = None if negatives is None else PictureSource(negatives, labelled=False)
     for row in refit_confidence(checkpoint, PictureSource(data), strangers, unsure_share):
         rejected = f"  unsure of others {row['unsure_others']:.3f}" if "unsure_others" in row else ""
         click.echo(

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from zoo.pictures import PictureSource, centre_square, resize_rgb
+from zoo.strangers import Strangers
 
 AUGMENTATIONS = ("none", "basic", "strong", "camera")
 MIN_CROP_SHARE = {"basic": 0.25, "strong": 0.15, "camera": 0.35}  # 0.25: MutualNet's for mobile nets
@@ -19,7 +20,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augmented_batch(
-    source: PictureSource,
+    source: PictureSource | Strangers,
     names: Sequence[str],
     indices: Sequence[int],
     resolution: int,

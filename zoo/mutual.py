@@ -5,7 +5,7 @@ MutualNet: Yang et al. 2020, arXiv:1909.12978. US-Net: Yu and Huang 2019, arXiv:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,10 @@ from zoo.slim_net import SlimNet
 METHODS = ("mutualnet", "usnet", "single")
 PicturesAt = Callable[[int], Tensor]
 """Resolution in pixels -> the batch at that resolution, (N, 3, H, W) float, normalised, on the device."""
+
+
+STRANGER = -1
+"""The label of a picture of none of the classes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ def draw_subnets(
     resolutions: tuple[int, ...],
     draw: np.random.Generator,
     random_widths: int = 2,
+    choices: Sequence[float] = (),
 ) -> list[Subnet]:
     """The forward passes of one step, the labelled one first.
 
@@ -42,15 +47,38 @@ def draw_subnets(
         widths: smallest and largest width; "single" uses the largest.
         resolutions: sides in pixels; the largest is the labelled pass.
         draw: the step's own generator, equal on every process.
-        random_widths: uniform draws beside the smallest width.
+        random_widths: draws beside the smallest width.
+        choices: widths to draw them from, each at most once; none: uniform between the ends, as published.
     """
     largest = Subnet(widths[1], max(resolutions))
     if method == "single":
         return [largest]
-    drawn = sorted([widths[0], *draw.uniform(widths[0], widths[1], random_widths)], reverse=True)
+    if choices:
+        more = draw.choice(np.asarray(choices), min(random_widths, len(choices)), replace=False)
+    else:
+        more = draw.uniform(widths[0], widths[1], random_widths)
+    drawn = sorted([widths[0], *more], reverse=True)
     if method == "usnet":
         return [largest, *(Subnet(float(w), largest.resolution) for w in drawn)]
     return [largest, *(Subnet(float(w), int(draw.choice(resolutions))) for w in drawn)]
+
+
+def labelled_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy, where strangers have the uniform distribution as their target.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) int64, a class or STRANGER.
+    Returns:
+        a scalar.
+    """
+    strange = labels == STRANGER
+    if not bool(strange.any()):
+        return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    known = F.cross_entropy(
+        logits.float(), labels.where(~strange, 0), label_smoothing=label_smoothing, reduction="none"
+    )
+    return torch.where(strange, -logits.float().log_softmax(1).mean(1), known).mean()
 
 
 def accumulate_gradients(
@@ -69,7 +97,8 @@ def accumulate_gradients(
     subnet's point (an average of the weights over time, as in DS-Net, arXiv:2103.13258). Weights are equal.
 
     Args:
-        labels: (N,) int64.
+        labels: (N,) int64; STRANGER for a picture of none of the classes, whose target is every class alike (outlier
+            exposure, Hendrycks et al. 2019, arXiv:1812.04606).
         backward: called with each loss; a gradient scaler goes here.
     Returns:
         the sum of the losses and the labelled subnet's logits (N, classes), both detached.
@@ -77,7 +106,7 @@ def accumulate_gradients(
     first = subnets[0]
     pictures = pictures_at(first.resolution)
     logits = model(pictures, first.width)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    loss = labelled_loss(logits, labels, label_smoothing)
     backward(loss)
     total = loss.detach()
     with torch.no_grad():
@@ -106,7 +135,7 @@ def accumulate_labelled_gradients(
     total, first = torch.zeros((), device=labels.device), None
     for subnet in subnets:
         logits = model(pictures_at(subnet.resolution), subnet.width)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        loss = labelled_loss(logits, labels, label_smoothing)
         backward(loss)
         total = total + loss.detach()
         first = logits.detach() if first is None else first

@@ -34,10 +34,11 @@ class Split:
 class PictureSource:
     """An ImageFolder tree (`train/<class>/*.jpg`, `test/<class>/*.jpg`, or `<class>/*.jpg`) or a zip of one.
 
-    Decoded pictures are kept in memory while they fit in `cache_bytes`.
+    Decoded pictures are kept in memory while they fit in `cache_bytes`. Without `labelled`, pictures may lie in any
+    folder or none, and there are no classes.
     """
 
-    def __init__(self, root: str | Path, cache_bytes: int = 2 << 30) -> None:
+    def __init__(self, root: str | Path, cache_bytes: int = 2 << 30, *, labelled: bool = True) -> None:
         self.root = Path(root)
         self._zip: zipfile.ZipFile | None = None
         if self.root.is_dir():
@@ -48,10 +49,11 @@ class PictureSource:
             self.names = sorted(self._zip.namelist())
         else:
             raise DataError(f"{self.root}: expected a folder of pictures or a zip of one; check the path")
-        self.names = [n for n in self.names if _is_picture(n)]
+        self.names = [n for n in self.names if _is_picture(n) and (n.count("/") > 0 or not labelled)]
         if not self.names:
-            raise DataError(f"{self.root}: no pictures found; expected train/<class>/*.jpg or <class>/*.jpg")
-        self.classes = sorted({n.split("/")[-2] for n in self.names})
+            layout = "train/<class>/*.jpg or <class>/*.jpg" if labelled else "*.jpg or *.png"
+            raise DataError(f"{self.root}: no pictures found; expected {layout}")
+        self.classes = sorted({n.split("/")[-2] for n in self.names}) if labelled else []
         self._cache: dict[str, np.ndarray] = {}
         self._cache_left = cache_bytes
 
@@ -139,10 +141,10 @@ def decode_rgb(root: Path, name: str, read: Callable[[str], bytes]) -> np.ndarra
 
 
 def _is_picture(name: str) -> bool:
-    """A picture inside a class folder; hidden files and what archivers leave behind are not."""
+    """By its name; hidden files and what archivers leave behind are none."""
     parts = name.split("/")
     hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
-    return len(parts) > 1 and not hidden and name.lower().endswith(SUFFIXES)
+    return not hidden and name.lower().endswith(SUFFIXES)
 
 
 def resize_rgb(picture: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

@@ -41,6 +41,12 @@ class Recipe:
     resolutions: tuple[int, ...] = (64, 56, 48, 40, 32)
     """Sides in pixels; the largest is the one that labels are learned at."""
     random_widths: int = 2
+    width_choices: tuple[float, ...] = ()
+    """Widths that the random ones are drawn from; none: uniform between the ends of `widths`."""
+    strangers_per_batch: int = 0
+    """Pictures of none of the classes that join each batch, of `--strangers`; the net learns to be unsure of them."""
+    strangers_skipped: tuple[str, ...] = ()
+    """Files of `--strangers` whose name has one of these texts are left out: the classes themselves, and their like."""
     epochs: int = 30
     batch_size: int = 128
     """Over all processes together."""
@@ -96,6 +102,9 @@ class Recipe:
             self.augmentation in AUGMENTATIONS, "augmentation", self.augmentation, f"one of {', '.join(AUGMENTATIONS)}"
         )
         _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
+        ends = (min(self.widths), max(self.widths))
+        fits = all(ends[0] <= w <= ends[1] for w in self.width_choices)
+        _check(fits, "width_choices", self.width_choices, "widths between the smallest and the largest of widths")
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
         _check(not self.init_teacher or bool(self.init), "init_teacher", self.init_teacher, "false without init")
@@ -169,12 +178,16 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "tuple[int, ...]": (
         "a list of whole numbers", lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
     ),
+    "tuple[str, ...]": (
+        "a list of texts", lambda value: isinstance(value, tuple) and all(isinstance(one, str) for one in value),
+    ),
     "dict[str, Any]": ("a table", lambda value: isinstance(value, dict)),
 }  # fmt: skip
 
 # key -> smallest value, and the first value that is too large
 LIMITS: dict[str, tuple[float, float]] = {
     "random_widths": (0, math.inf),
+    "strangers_per_batch": (0, math.inf),
     "epochs": (1, math.inf),
     "batch_size": (2, math.inf),
     "momentum": (0, 1),

@@ -12,6 +12,7 @@ from zoo.evaluate import evaluate_points, picture_logits
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe
 from zoo.slim_net import SlimNet, materialise
+from zoo.strangers import Strangers
 
 
 def refit_confidence(
@@ -48,9 +49,13 @@ def refit_confidence(
 
 @torch.no_grad()
 def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row: dict[str, Any]) -> float:
-    """How many of the pictures, 0-1, one operating point answers with "unsure"."""
+    """How many of the pictures, 0-1, one operating point answers with "unsure".
+
+    Where training used strangers, these are the half that it left aside.
+    """
     plain = materialise(model, width=row["width"], resolution=row["resolution"])
     plain = plain.to(memory_format=torch.channels_last)
-    logits = picture_logits(plain, strangers, strangers.names, row["resolution"], recipe.mean, recipe.std)
+    names = Strangers(strangers, recipe.strangers_skipped).test_names if recipe.strangers_per_batch else strangers.names
+    logits = picture_logits(plain, strangers, names, row["resolution"], recipe.mean, recipe.std)
     confidence = (logits.double() / row["temperature"]).softmax(1).max(1).values
     return float((confidence < row["unsure_below"]).double().mean())

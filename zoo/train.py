@@ -27,13 +27,14 @@ from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
-from zoo.mutual import Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
+from zoo.mutual import STRANGER, Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
+from zoo.strangers import Strangers
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
 
@@ -46,6 +47,7 @@ def train(
     amp: bool = False,
     synchronised_norms: bool = True,
     initial_weights: dict[str, Any] | None = None,
+    strangers: PictureSource | None = None,
     stop_after_epochs: int | None = None,
     checkpoint_every_s: float = 120.0,
     progress: Callable[[dict[str, Any]], None] = lambda event: None,
@@ -60,6 +62,7 @@ def train(
         amp: mixed precision, for GPUs.
         synchronised_norms: with several processes, normalise by the statistics of the whole batch.
         initial_weights: a state dict to start from; must fit the model.
+        strangers: pictures of none of the classes, for a recipe with `strangers_per_batch`.
         stop_after_epochs: leave after this many epochs of this call, to be resumed later.
         progress: receives what goes into the log, and one event per step.
     Returns:
@@ -76,7 +79,7 @@ def train(
     if recipe.batch_size % processes.count:
         raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
-    run = _Run(recipe, source, splits["train"], place, amp, processes)
+    run = _Run(recipe, source, splits["train"], place, amp, processes, strangers)
     last = out / "last.pt"
     log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
     if initial_weights is not None:
@@ -121,10 +124,18 @@ class _Run:
     """The state of a training run."""
 
     def __init__(
-        self, recipe: Recipe, source: PictureSource, split: Split, device: torch.device, amp: bool, processes: Processes
+        self,
+        recipe: Recipe,
+        source: PictureSource,
+        split: Split,
+        device: torch.device,
+        amp: bool,
+        processes: Processes,
+        strangers: PictureSource | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.split, self.device, self.processes = recipe, source, split, device, processes
+        self.strangers = _strangers(recipe, source, split, strangers)
         try:
             model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
         except ValueError as error:
@@ -206,8 +217,8 @@ class _Run:
         self.model.train()
         order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.split))
         saved = started = time.monotonic()
-        for batch, rows in self._batches(order):
-            loss, accuracy = self._train_step(batch, rows, self._draw())
+        for batch, labels in self._batches(order):
+            loss, accuracy = self._train_step(batch, torch.from_numpy(labels).to(self.device), self._draw())
             if not math.isfinite(loss):
                 raise TrainError(
                     f"loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}; lower learning_rate or add "
@@ -227,31 +238,38 @@ class _Run:
         self.epoch, self.step, self.loss_sum, self.accuracy_sum = self.epoch + 1, 0, 0.0, 0.0
 
     def _batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """This process's share of each batch that is still to do; the next one is prepared meanwhile."""
-        recipe = self.recipe
-        shares = [
-            order[s * recipe.batch_size : (s + 1) * recipe.batch_size][self.processes.rank :: self.processes.count]
-            for s in range(self.step, self.steps_per_epoch)
-        ]
-
-        def load(rows: np.ndarray) -> np.ndarray:
-            names = [self.split.names[i] for i in rows]
-            largest = max(recipe.resolutions)
-            return augmented_batch(self.source, names, rows, largest, recipe.augmentation, recipe.seed, self.epoch)
-
+        """This process's share of each batch still to do, and its labels; the next one is prepared meanwhile."""
+        steps = range(self.step, self.steps_per_epoch)
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(load, shares[0]) if shares else None
-            for index, rows in enumerate(shares):
+            ahead = pool.submit(self._load, order, steps[0]) if steps else None
+            for step in steps:
                 batch = ahead.result()
-                if index + 1 < len(shares):
-                    ahead = pool.submit(load, shares[index + 1])
-                yield batch, rows
+                if step + 1 in steps:
+                    ahead = pool.submit(self._load, order, step + 1)
+                yield batch
+
+    def _load(self, order: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures (N, side, side, 3) uint8 and labels (N,) int64 of one step; strangers come last."""
+        recipe, share = self.recipe, slice(self.processes.rank, None, self.processes.count)
+        rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size][share]
+        draws = (max(recipe.resolutions), recipe.augmentation, recipe.seed, self.epoch)
+        batch = augmented_batch(self.source, [self.split.names[i] for i in rows], rows, *draws)
+        labels = self.split.labels[rows]
+        if self.strangers is None:
+            return batch, labels
+        draw = np.random.default_rng((recipe.seed, self.epoch, step, 2))
+        others = self.strangers.draw(recipe.strangers_per_batch, draw)[share]
+        names = [self.strangers.train_names[i] for i in others]
+        keys = len(self.split) + step * recipe.strangers_per_batch + np.arange(len(others))  # fresh draws each time
+        more = augmented_batch(self.strangers, names, keys, *draws)
+        return np.concatenate([batch, more]), np.append(labels, np.full(len(others), STRANGER))
 
     def _draw(self) -> list[Subnet]:
         recipe = self.recipe
         draw = np.random.default_rng((recipe.seed, self.epoch, self.step, 1))
         ends = (min(recipe.widths), max(recipe.widths))
-        subnets = draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths)
+        choices = recipe.width_choices
+        subnets = draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths, choices)
         return subnets if self._is_full_step() or len(subnets) == 1 else subnets[1:]
 
     def _is_full_step(self) -> bool:
@@ -265,7 +283,7 @@ class _Run:
             return nullcontext()
         return quantization_aware(self.model, recipe.quantization_largest)
 
-    def _train_step(self, batch: np.ndarray, rows: np.ndarray, subnets: list[Subnet]) -> tuple[float, float]:
+    def _train_step(self, batch: np.ndarray, labels: Tensor, subnets: list[Subnet]) -> tuple[float, float]:
         """One optimiser step.
 
         Returns:
@@ -274,7 +292,6 @@ class _Run:
         """
         recipe = self.recipe
         _set_learning_rate(self.optimizer, recipe, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
-        labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
 
         def pictures_at(resolution: int) -> Tensor:
             return to_tensor(shrink_batch(batch, resolution), recipe.mean, recipe.std, self.device)
@@ -282,13 +299,13 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.amp), self._rounding():
             accumulate = accumulate_labelled_gradients
-            if subnets[0].width == max(recipe.widths):
+            if self._is_full_step():
                 accumulate = partial(accumulate_gradients, teacher=self.teacher)
             loss, logits = accumulate(
                 self.model, pictures_at, labels, subnets, label_smoothing=recipe.label_smoothing,
                 backward=lambda term: self.scaler.scale(term).backward(),
             )  # fmt: skip
-        figures = torch.stack([loss.float(), (logits.argmax(1) == labels).float().mean()])
+        figures = torch.stack([loss.float(), (logits.argmax(1) == labels)[labels != STRANGER].float().mean()])
         if self.processes.count > 1:
             figures = average_gradients(self.model, figures, self.processes.count)
         if recipe.clip_gradient_norm > 0.0:
@@ -300,6 +317,15 @@ class _Run:
             _average_weights(self.teacher, self.model, recipe.ema_teacher)
         mean_loss, accuracy = figures.tolist()
         return mean_loss, accuracy
+
+
+def _strangers(recipe: Recipe, source: PictureSource, split: Split, pictures: PictureSource | None) -> Strangers | None:
+    """What the recipe asks for."""
+    if recipe.strangers_per_batch == 0:
+        return None
+    if pictures is None:
+        raise RecipeError("recipe: strangers_per_batch needs pictures of none of the classes; give them by --strangers")
+    return Strangers(pictures, recipe.strangers_skipped, min(source.picture(split.names[0]).shape[:2]))
 
 
 def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:

@@ -128,3 +128,15 @@ def test_equal_generators_draw_equal_steps(method: str) -> None:
 def test_the_number_of_random_widths_is_an_option() -> None:
     assert [len(s) for s in draws("mutualnet", 3, random_widths=0)] == [2, 2, 2]
     assert [len(s) for s in draws("usnet", 2, random_widths=4)] == [6, 6]
+
+
+def test_listed_widths_are_drawn_alike_and_at_most_once_a_step() -> None:
+    listed = (0.5, 0.7, 0.9)
+    steps = [
+        draw_subnets("mutualnet", (0.25, 0.9), (64, 48), np.random.default_rng(i), 2, listed)[1:] for i in range(300)
+    ]
+    inner = [[s.width for s in step[:-1]] for step in steps]
+    assert all(len(set(widths)) == 2 and set(widths) <= set(listed) for widths in inner)
+    shares = [sum(w in widths for widths in inner) / len(inner) for w in listed]
+    assert min(shares) > 0.58  # two of three each
+    assert max(shares) < 0.75
