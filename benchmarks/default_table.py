@@ -29,7 +29,7 @@ def joined(rows: list[dict[str, Any]], int8: dict[tuple[float, int], dict[str, f
                 "width": row["width"], "resolution": row["resolution"], "mmadds": row["madds"] / 1e6,
                 "select": row["select_accuracy"], "test": row["test_accuracy"],
                 "int8_test": None if accuracy is None else accuracy["test"], "ece": row["ece"],
-                "unsure_known": row["unsure_known"],
+                "unsure_known": row["unsure_known"], "unsure_others": row.get("unsure_others"),
             }
         )  # fmt: skip
     return found
@@ -44,14 +44,16 @@ def drops(rows: list[dict[str, Any]]) -> dict[str, float]:
 def table(rows: list[dict[str, Any]], lost: dict[str, float]) -> list[str]:
     """Markdown lines."""
     lines = [
-        "| width | pixels | MMAdds | select | test | test, int8 | calibration error | known answered unsure |",
-        "|---|---|---|---|---|---|---|---|",
+        "| width | pixels | MMAdds | select | test | test, int8 | calibration error | known answered unsure "
+        "| strangers answered unsure |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
+        others = "" if r["unsure_others"] is None else f"{r['unsure_others']:.1%}"
         int8 = "left out" if r["int8_test"] is None else f"{r['int8_test']:.1%}"
         lines.append(
             f"| {r['width']:.2f} | {r['resolution']} | {r['mmadds']:.1f} | {r['select']:.1%} | {r['test']:.1%} "
-            f"| {int8} | {r['ece']:.1%} | {r['unsure_known']:.1%} |"
+            f"| {int8} | {r['ece']:.1%} | {r['unsure_known']:.1%} | {others} |"
         )
     return [
         *lines,
