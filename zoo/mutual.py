@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.slim_net import SlimNet
 
-METHODS = ("mutualnet", "usnet", "single")
+METHODS = ("mutualnet", "usnet", "single", "multiresolution")
 PicturesAt = Callable[[int], Tensor]
 """Resolution in pixels -> the batch at that resolution, (N, 3, H, W) float, normalised, on the device."""
 
@@ -44,7 +44,7 @@ def draw_subnets(
 
     Args:
         method: one of METHODS.
-        widths: smallest and largest width; "single" uses the largest.
+        widths: smallest and largest width; "single" and "multiresolution" use the largest.
         resolutions: sides in pixels; the largest is the labelled pass.
         draw: the step's own generator, equal on every process.
         random_widths: draws beside the smallest width.
@@ -53,6 +53,8 @@ def draw_subnets(
     largest = Subnet(widths[1], max(resolutions))
     if method == "single":
         return [largest]
+    if method == "multiresolution":
+        return [Subnet(widths[1], r) for r in sorted(resolutions, reverse=True)]
     if choices:
         more = draw.choice(np.asarray(choices), min(random_widths, len(choices)), replace=False)
     else:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from zoo.augment import AUGMENTATIONS
 from zoo.models import MODELS
 from zoo.mutual import METHODS
+from zoo.optimizers import OPTIMIZERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,7 +52,10 @@ class Recipe:
     batch_size: int = 128
     """Over all processes together."""
     learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    """One of zoo.optimizers.OPTIMIZERS; transformers want "adamw"."""
     momentum: float = 0.9
+    """Of "sgd", with Nesterov's step; the first beta of "adamw"."""
     weight_decay: float = 1e-4
     """Not on norms, biases and depthwise convolutions."""
     warmup_steps: int = 0
@@ -98,6 +102,7 @@ class Recipe:
             _check(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more{below}")
         _check(self.model in MODELS, "model", self.model, f"one of {', '.join(sorted(MODELS))}")
         _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        _check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
         _check(
             self.augmentation in AUGMENTATIONS, "augmentation", self.augmentation, f"one of {', '.join(AUGMENTATIONS)}"
         )

@@ -27,11 +27,14 @@ from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
+from zoo.multi_resolution import accumulate_multi_resolution_gradients
 from zoo.mutual import STRANGER, Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
+from zoo.optimizers import OPTIMIZERS
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
+from zoo.resformer import ResFormer
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet
 from zoo.strangers import Strangers
@@ -145,10 +148,12 @@ class _Run:
         self.teacher: SlimNet | None = copy.deepcopy(self.model) if taught else None
         if recipe.init_teacher:
             self.teacher.eval()  # it keeps the running statistics that it came with
-        self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.model, recipe.weight_decay),
-            lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
-        )  # fmt: skip
+        if recipe.method == "multiresolution" and not isinstance(model, ResFormer):
+            raise RecipeError(
+                f"recipe: method 'multiresolution' needs a ResFormer, not {recipe.model!r}; use 'mutualnet'"
+            )
+        groups = _parameter_groups(self.model, recipe.weight_decay)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](groups, recipe.learning_rate, recipe.momentum)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
         self.amp = amp
         self.steps_per_epoch = len(split) // recipe.batch_size
@@ -299,7 +304,9 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.amp), self._rounding():
             accumulate = accumulate_labelled_gradients
-            if self._is_full_step():
+            if recipe.method == "multiresolution":
+                accumulate = accumulate_multi_resolution_gradients
+            elif self._is_full_step():
                 accumulate = partial(accumulate_gradients, teacher=self.teacher)
             loss, logits = accumulate(
                 self.model, pictures_at, labels, subnets, label_smoothing=recipe.label_smoothing,
@@ -336,9 +343,9 @@ def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) ->
         rows = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.norm_pictures]
         train = splits["train"]
         subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
-        points = recipe.points() if recipe.method != "single" else [
-            (max(recipe.widths), r) for r in sorted(recipe.resolutions, reverse=True)
-        ]  # fmt: skip
+        points = recipe.points()
+        if recipe.method in ("single", "multiresolution"):
+            points = [point for point in points if point[0] == max(recipe.widths)]
         calibrate(model, run.source, subset, points, recipe.mean, recipe.std)
         held_out = {name: split for name, split in splits.items() if name != "train"}
         accuracy = evaluate_points(

@@ -120,6 +120,10 @@ def test_a_single_width_has_one_pass() -> None:
     assert all(step == [Subnet(0.9, 64)] for step in draws("single", 5))
 
 
+def test_multiresolution_shows_every_resolution_at_full_width() -> None:
+    assert all(step == [Subnet(0.9, side) for side in (64, 48, 32)] for step in draws("multiresolution", 3))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_generators_draw_equal_steps(method: str) -> None:
     assert draws(method, 5) == draws(method, 5)

@@ -46,6 +46,7 @@ def test_points_run_from_the_largest_to_the_smallest() -> None:
         ({"epoch": 3}, "'epoch'"),
         ({"model": "alexnet"}, "model is 'alexnet'"),
         ({"method": "magic"}, "method is 'magic'"),
+        ({"optimizer": "luck"}, "optimizer is 'luck'"),
         ({"augmentation": "wild"}, "augmentation is 'wild'"),
         ({"widths": []}, "widths"),
         ({"widths": [0.5, 1.5]}, "widths"),
