@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,88 +17,18 @@ except ImportError:  # the command belongs to an extra; say so instead of a trac
     )
     sys.exit(4)
 
-from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle, default_bundle_path
 from edge_runtime.cli_compare import compare
 from edge_runtime.cli_profile import profile
 from edge_runtime.cli_replay import replay
 from edge_runtime.cli_report import report
+from edge_runtime.cli_run import run
 from edge_runtime.errors import EdgeRuntimeError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Adaptive inference: one model, many operating points, chosen frame by frame."""
-
-
-@cli.command()
-@click.option("--source", "-i", default="demo", show_default=True, help="Camera index, file, folder, URL, or demo.")
-@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="NAME.bundle; default: the shipped one.")
-@click.option("--profile", default=None, help="Device profile, by name or .toml file; default: this machine's match.")
-@click.option("--backend", default=None, help="onnxruntime, executorch or null; default: the bundle's first.")
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), default=None, help="Default: all of the bundle.")
-@click.option("--threads", type=click.IntRange(1, 64), default=None, help="Default: the usable cores, at most 4.")
-@click.option("--target-fps", type=float, default=30.0, show_default=True, help="The deadline is one period of it.")
-@click.option("--max-latency-ms", type=float, default=None, help="The deadline itself; wins over --target-fps.")
-@click.option("--min-accuracy", type=float, default=0.0, show_default=True, help="0 to 1, on the select split.")
-@click.option("--max-memory-mb", type=click.FloatRange(1), default=None, help="Of all resident points together.")
-@click.option("--pin", default=None, metavar="POINT", help="Use one operating point throughout.")
-@click.option("--no-adapt", is_flag=True, help="Stay at the most accurate point.")
-@click.option(
-    "--policy", default="ours", show_default=True, help="Who chooses: ours, static, threshold, pi, alert, ..."
-)
-@click.option("--metrics", default=None, metavar="[HOST:]PORT", help="Serve Prometheus metrics; host: 127.0.0.1.")
-@click.option("--max-frames", type=click.IntRange(1), default=None)
-@click.option("--telemetry", type=click.Path(path_type=Path), default=None, help="Write one JSON line a frame.")
-@click.option("--query-table", default="auto", show_default=True, metavar="FILE|none", help="A profile result.")
-def run(
-    source: str,
-    bundle: Path | None,
-    profile: str | None,
-    backend: str | None,
-    precision: str | None,
-    threads: int | None,
-    target_fps: float,
-    max_latency_ms: float | None,
-    min_accuracy: float,
-    max_memory_mb: float | None,
-    pin: str | None,
-    no_adapt: bool,
-    policy: str,
-    metrics: str | None,
-    max_frames: int | None,
-    telemetry: Path | None,
-    query_table: str,
-) -> None:
-    """Answer the frames of a source; one JSON line each on standard output."""
-    from edge_runtime.runtime import Runtime
-    from edge_runtime.sources import open_source
-    from edge_runtime.telemetry import frame_record
-
-    budget = Budget.from_fps(target_fps, min_accuracy)
-    if max_latency_ms is not None:
-        budget = Budget(max_latency_ms, min_accuracy)
-    if max_memory_mb is not None:
-        budget = replace(budget, max_memory_bytes=round(max_memory_mb * 1e6))
-    with (
-        Runtime.load(
-            bundle or default_bundle_path(), profile=profile, backend=backend, precision=precision, threads=threads,
-            budget=budget, adapt=not no_adapt, policy=policy, telemetry=telemetry, global_thread_pool=True,
-            query_table=query_table, tell=lambda sentence: click.echo(sentence, err=True),
-        ) as runtime,
-        open_source(source) as frames,
-        contextlib.ExitStack() as stack,
-    ):  # fmt: skip
-        if pin is not None:
-            runtime.pin(pin)
-        if metrics is not None:
-            from edge_runtime.metrics import serve_metrics
-
-            runtime.on_result(stack.enter_context(serve_metrics(metrics)).take)
-        for count, result in enumerate(runtime.stream(frames), start=1):
-            click.echo(json.dumps(frame_record(result, runtime.readings)))
-            if count == max_frames:
-                break
 
 
 @cli.command()
@@ -237,6 +165,7 @@ def devices(form: str) -> None:
     click.echo(json.dumps(devices_as_json()) if form == "json" else render_devices())
 
 
+cli.add_command(run)
 cli.add_command(profile)
 cli.add_command(report)
 cli.add_command(replay)

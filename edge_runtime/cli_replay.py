@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from edge_runtime.recorded_trace import RecordedTrace
     from edge_runtime.replay import Replayed, ReplaySummary
 
+Decisions = list[tuple[int, dict[str, Any]]]
+"""Index of a frame, and what was decided."""
+
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
@@ -28,35 +31,17 @@ def replay(
     form: str,
 ) -> None:  # fmt: skip
     """Decide again over a recorded run (--telemetry FILE): the same decisions, or those of another policy."""
-    from edge_runtime.errors import ReplayError
     from edge_runtime.recorded_trace import read_trace
-    from edge_runtime.replay import (
-        changed_settings,
-        first_difference,
-        recorded_decisions,
-        replay_same,
-        same_policy,
-        summarise,
-        what_if,
-    )
+    from edge_runtime.replay import first_difference, summarise
 
     recorded = read_trace(trace)
-    compared = same_policy(recorded, policy) and not again and point is None
-    name = policy or recorded.policy
-    if compared or policy is None:
-        frames = replay_same(recorded)
-    else:
-        options: dict[str, Any] = {} if point is None else {"point": point}
-        frames = what_if(recorded, name, **options)
-    expected = None
+    frames, expected = _decide_again(recorded, policy, point, again)
     if expect is not None:
         expected = _read_decisions(expect)
-    elif compared:
-        expected = recorded_decisions(recorded)
     difference = None if expected is None else first_difference(frames, expected)
     if write_decisions is not None:
         _write_decisions(write_decisions, frames)
-    summary = summarise(name, frames)
+    summary = summarise(policy or recorded.policy, frames)
     if form == "json":
         click.echo(json.dumps({**summary.to_dict(), "compared": expected is not None, "difference": difference}))
     else:
@@ -64,9 +49,30 @@ def replay(
         if expected is not None and difference is None:
             click.echo(f"all {len(frames)} decisions are the expected ones")
     if difference is not None:
-        changed = changed_settings(recorded)
-        hint = f"; constants have changed: {'; '.join(changed)}" if changed else ""
-        raise ReplayError(f"{trace}: replays to other decisions: {difference}{hint}")
+        raise _unexpected(trace, recorded, difference)
+
+
+def _decide_again(
+    recorded: RecordedTrace, policy: str | None, point: str | None, again: bool
+) -> tuple[list[Replayed], Decisions | None]:
+    """The frames decided again, and the recorded decisions where they should be the same."""
+    from edge_runtime.replay import recorded_decisions, replay_same, same_policy, what_if
+
+    compared = same_policy(recorded, policy) and not again and point is None
+    if compared or policy is None:
+        return replay_same(recorded), recorded_decisions(recorded) if compared else None
+    options: dict[str, Any] = {} if point is None else {"point": point}
+    return what_if(recorded, policy, **options), None
+
+
+def _unexpected(trace: Path, recorded: RecordedTrace, difference: str) -> Exception:
+    """What is said of decisions that are not the expected ones; names the constants that have changed."""
+    from edge_runtime.errors import ReplayError
+    from edge_runtime.replay import changed_settings
+
+    changed = changed_settings(recorded)
+    hint = f"; constants have changed: {'; '.join(changed)}" if changed else ""
+    return ReplayError(f"{trace}: replays to other decisions: {difference}{hint}")
 
 
 def _show(recorded: RecordedTrace, summary: ReplaySummary) -> None:
@@ -90,7 +96,7 @@ def _write_decisions(path: Path, frames: list[Replayed]) -> None:
         raise SinkError(f"{path}: decisions cannot be written: {error.strerror}; choose another path") from error
 
 
-def _read_decisions(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def _read_decisions(path: Path) -> Decisions:
     from edge_runtime.errors import ReplayError
 
     try:

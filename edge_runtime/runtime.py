@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.backends import Backend, BackendOptions, open_backend
+from edge_runtime.backends import Backend, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
 from edge_runtime.controller import Controller
@@ -30,12 +29,10 @@ from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
 from edge_runtime.run_recorder import RunRecorder
-from edge_runtime.sensor_loop import SensorLoop, Sensors, TrustedSensors
+from edge_runtime.runtime_defaults import choose_profile, choose_query_table, device_sensors, engine_options
+from edge_runtime.sensor_loop import SensorLoop, Sensors
 from edge_runtime.telemetry import TelemetryFile
 from edge_runtime.wanted_point import wanted_point
-
-if TYPE_CHECKING:
-    from edge_runtime.profile_schema import DeviceProfile
 
 OnSwitch = Callable[[Decision, Decision], None]
 OnResult = Callable[[Result, Readings], None]
@@ -155,26 +152,19 @@ class Runtime:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
         points = opened.points_for(name, precision)
-        device = _device_profile(profile)
-        options = BackendOptions(
-            threads or min(device.threads, usable_cores()), precision, global_thread_pool, device.arena, device.spinning
-        )
-        table = _query_table(opened, options.threads, name, points, query_table, warn, tell)
+        device = choose_profile(profile)
+        options = engine_options(device, threads, precision, global_thread_pool)
+        table = choose_query_table(opened, options.threads, name, points, query_table, warn, tell)
         engine = open_backend(name, opened, options)
-        if sensors is None:
-            from edge_runtime.sensors import DeviceSensors
-
-            sensors = TrustedSensors(DeviceSensors(temperature_zones=device.temperature_zones), device)
-        recording = None if telemetry is None else TelemetryFile(telemetry, warn)
+        record = None if telemetry is None else TelemetryFile(telemetry, warn)
         with contextlib.ExitStack() as undo:  # of what is open when something fails
             undo.callback(engine.close)
-            if recording is not None:
-                undo.callback(recording.close)
+            if record is not None:
+                undo.callback(record.close)
             runtime = Runtime(
-                opened, engine, points, budget=budget or Budget(), sensors=sensors,
-                sensor_period_s=device.sensor_period_s, telemetry=recording, query_table=table, policy=policy,
-                limits=DeviceLimits.from_profile(device), resident=resident,
-                allowed_bytes=device.memory_limit_bytes,
+                opened, engine, points, budget=budget or Budget(), telemetry=record, policy=policy, resident=resident,
+                sensors=device_sensors(device) if sensors is None else sensors, sensor_period_s=device.sensor_period_s,
+                limits=DeviceLimits.from_profile(device), query_table=table, allowed_bytes=device.memory_limit_bytes,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:
@@ -362,34 +352,3 @@ class Runtime:
 
 def _guess_ms(point: OperatingPoint) -> float:
     return point.latency_ms or point.madds * 1e-7
-
-
-def _query_table(
-    bundle: Bundle,
-    threads: int,
-    backend: str,
-    points: tuple[OperatingPoint, ...],
-    choice: str | Path,
-    warn: Callable[[str], None],
-    tell: Callable[[str], None],
-) -> QueryTable | None:
-    """The table of a profile result that fits, if there is one; says what was found."""
-    from edge_runtime.profiling.query_table import find_query_table
-
-    found = find_query_table(bundle, backend, threads, [point.name for point in points], choice)
-    if found.sentence:
-        (warn if found.table is None else tell)(found.sentence)
-    return found.table
-
-
-def _device_profile(name: str | Path | None) -> DeviceProfile:
-    """The profile of that name, or the one that matches this machine."""
-    # here, since an application that only imports the package should not wait for it
-    from edge_runtime.device_profile import load_profile, match_profile, read_machine_facts
-
-    return match_profile(read_machine_facts())[0] if name is None else load_profile(name)
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
