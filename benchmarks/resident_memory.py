@@ -18,12 +18,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks.record import save
+
+if TYPE_CHECKING:
+    from edge_runtime.residency import ResidentSet
 
 KINDS = ("largest alone", "every point selectable", "every point resident")
 ROUNDS = 3
@@ -56,52 +60,74 @@ def highest_pss() -> Iterator[list[int]]:
         thread.join()
 
 
+@dataclass
+class Seen:
+    """What was read of the process, each time that nothing was being built."""
+
+    before: int = field(default_factory=pss_bytes)
+    """PSS at the start, bytes; what follows is growth over the start."""
+    anonymous_before: int = field(default_factory=lambda: pss_bytes("Pss_Anon"))
+    settled: list[int] = field(default_factory=list)
+    anonymous: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    """Points that were resident."""
+
+    def take(self, resident: ResidentSet) -> None:
+        """Wait until nothing is being built, then read.
+
+        Raises:
+            RuntimeError: something is still being built after a minute.
+        """
+        from edge_runtime.freed_memory import give_back
+
+        if not resident.wait(60):
+            raise RuntimeError("the points are not resident after a minute")
+        gc.collect()
+        give_back()
+        self.settled.append(pss_bytes() - self.before)
+        self.anonymous.append(pss_bytes("Pss_Anon") - self.anonymous_before)
+        self.counts.append(len(resident.names))
+
+
 def measure(path: str, kind: str, precision: str) -> dict[str, Any]:
     """In a child process: growth in MB from the engine loaded to the points resident and run."""
     import onnxruntime  # noqa: F401 (its own memory is not the bundle's)
 
     from edge_runtime import Bundle
     from edge_runtime.backends import BackendOptions, open_backend
-    from edge_runtime.freed_memory import give_back
     from edge_runtime.residency import ResidentSet
 
     bundle = Bundle.load(path, verify=False)
     points = sorted(bundle.points_for("onnxruntime", precision), key=lambda p: p.madds)
     gc.collect()
-    before, anonymous_before = pss_bytes(), pss_bytes("Pss_Anon")
+    seen = Seen()
     backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1, global_thread_pool=True))
     chosen = points[-1:] if kind == "largest alone" else points
     walk = [*chosen, *reversed(chosen)] if kind == "every point selectable" else []
-    settled, anonymous, counts = [], [], []
-
-    def take(resident: ResidentSet) -> None:
-        if not resident.wait(60):
-            raise RuntimeError(f"{kind}: the points are not resident after a minute")
-        gc.collect()
-        give_back()
-        settled.append(pss_bytes() - before)
-        anonymous.append(pss_bytes("Pss_Anon") - anonymous_before)
-        counts.append(len(resident.names))
-
-    with highest_pss() as seen:
+    with highest_pss() as highest:
         resident = ResidentSet(backend, chosen, limit_bytes="default" if walk else "all")
-        take(resident)
+        seen.take(resident)
         for point in walk:
-            resident.prefer(point.name)
-            take(resident)
-            resident.begin_frame()
-            resident.runner(point.name).run()
-            resident.end_frame(point.name, point.name)
-            take(resident)
+            use(resident, point.name, seen)
     resident.close()
     return {
         "points": len(chosen),
-        "settled_mb": round(max(settled) / 1e6, 2),
-        "anonymous_mb": round(max(anonymous) / 1e6, 2),
-        "highest_mb": round((seen[0] - before) / 1e6, 2),
-        "fewest_resident": min(counts[1:] or counts),
-        "most_resident": max(counts),
+        "settled_mb": round(max(seen.settled) / 1e6, 2),
+        "anonymous_mb": round(max(seen.anonymous) / 1e6, 2),
+        "highest_mb": round((highest[0] - seen.before) / 1e6, 2),
+        "fewest_resident": min(seen.counts[1:] or seen.counts),
+        "most_resident": max(seen.counts),
     }
+
+
+def use(resident: ResidentSet, point: str, seen: Seen) -> None:
+    """Want a point, run it once it is resident, and read before and after."""
+    resident.prefer(point)
+    seen.take(resident)
+    resident.begin_frame()
+    resident.runner(point).run()
+    resident.end_frame(point, point)
+    seen.take(resident)
 
 
 def compare(path: str, precision: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,54 +73,59 @@ def _run(options: dict[str, Any]) -> int:
     from apps.camera.app import CameraOptions, run_camera
     from apps.camera.scenario import load_scenario
     from apps.camera.summary import summary_table
-    from edge_runtime.bundle import default_bundle_path
-    from edge_runtime.metrics import serve_metrics
-    from edge_runtime.runtime import Runtime
 
     telemetry = _telemetry(options["telemetry"], options["report"])
     budget = _budget(options)
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
     wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
-
-    def tell(sentence: str) -> None:
-        click.echo(sentence, err=True)
-
-    def load_runtime(sensors: Any) -> Any:
-        runtime = Runtime.load(
-            options["bundle"] or default_bundle_path(),
-            backend=options["backend"],
-            threads=options["threads"],
-            budget=budget,
-            sensors=sensors,
-            adapt=options["adapt"],
-            policy=options["policy"],
-            telemetry=telemetry,
-            global_thread_pool=True,
-            query_table=options["query_table"],
-            warn=tell,
-            tell=tell,
-        )
-        if metrics is not None:
-            runtime.on_result(metrics.take)
-        return runtime
-
     with contextlib.ExitStack() as stack:
-        metrics = None if options["metrics"] is None else stack.enter_context(serve_metrics(options["metrics"]))
-        outcome = run_camera(wanted, load_runtime, tell)
+        listen = [stack.enter_context(metrics).take for metrics in _metrics(options)]
+        outcome = run_camera(wanted, _runtime_loader({**options, "telemetry": telemetry}, budget, listen), _tell)
     if outcome.summary.frames:
         Console().print(summary_table(outcome.summary, outcome.point_names))
         if options["report"] is not None and telemetry is not None:
-            _write_report(telemetry, options["report"], tell)
+            _write_report(telemetry, options["report"])
     if outcome.broken is not None:
         raise outcome.broken
     return 0
 
 
-def _write_report(telemetry: Path, page: Path, tell: Callable[[str], None]) -> None:
+def _metrics(options: dict[str, Any]) -> Iterator[Any]:
+    """What takes each answer for whoever watches the device."""
+    if options["metrics"] is not None:
+        from edge_runtime.metrics import serve_metrics
+
+        yield serve_metrics(options["metrics"])
+
+
+def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) -> Callable[[Any], Any]:
+    """A function that loads the runtime with the sensors it is given, and has each of `listen` called with answers."""
+    from edge_runtime.bundle import default_bundle_path
+    from edge_runtime.runtime import Runtime
+
+    same = ("backend", "threads", "adapt", "policy", "telemetry", "query_table")
+
+    def load(sensors: Any) -> Any:
+        runtime = Runtime.load(
+            options["bundle"] or default_bundle_path(), budget=budget, sensors=sensors, global_thread_pool=True,
+            warn=_tell, tell=_tell, **{name: options[name] for name in same},
+        )  # fmt: skip
+        for take in listen:
+            runtime.on_result(take)
+        return runtime
+
+    return load
+
+
+def _tell(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+def _write_report(telemetry: Path, page: Path) -> None:
     from edge_runtime.reporting.report import write_report
 
-    tell(f"wrote {write_report([telemetry], 'html', page)}")
+    _tell(f"wrote {write_report([telemetry], 'html', page)}")
 
 
 def _telemetry(telemetry: Path | None, report: Path | None) -> Path | None:
