@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+
+from edge_runtime.readings import Readings
 
 MIB = 1 << 20
 CPU = "sys/devices/system/cpu"
+POWER_SUPPLY = "sys/class/power_supply"
 ROOT_CGROUP_V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 
 
@@ -16,6 +20,12 @@ def put(root: Path, files: dict[str, object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n")
     return root
+
+
+def known(readings: Readings) -> set[str]:
+    """Names of the readings that are known; all but when they were taken and from where."""
+    made_up = ("taken_s", "sources")
+    return {f.name for f in fields(readings) if f.name not in made_up and getattr(readings, f.name) not in (None, ())}
 
 
 def stat_line(user: int, idle: int, steal: int = 0) -> str:
@@ -67,51 +77,56 @@ def raspberry_pi_5(root: Path) -> Path:
 def laptop(root: Path) -> Path:
     """x86 with two cores, package and zone temperatures, throttle counters, two batteries that discharge, RAPL."""
     quiet_linux(root)
-    battery = "sys/class/power_supply"
-    return put(
-        root,
-        {
-            "proc/cpuinfo": "processor : 0\nmodel name : Intel(R) Core(TM) i5\nflags : fpu sse2 avx2 avx_vnni",
-            "sys/class/dmi/id/product_name": "ThinkPad",
-            f"{CPU}/online": "0-1",
-            f"{CPU}/cpufreq/policy0/affected_cpus": "0",
-            f"{CPU}/cpufreq/policy0/scaling_cur_freq": 1200000,
-            f"{CPU}/cpufreq/policy1/affected_cpus": "1",
-            f"{CPU}/cpufreq/policy1/scaling_cur_freq": 3400000,
-            f"{CPU}/cpu0/topology/physical_package_id": 0,
-            f"{CPU}/cpu0/thermal_throttle/package_throttle_count": 7,
-            f"{CPU}/cpu1/topology/physical_package_id": 0,
-            f"{CPU}/cpu1/thermal_throttle/package_throttle_count": 7,
-            "sys/class/thermal/thermal_zone0/type": "acpitz",
-            "sys/class/thermal/thermal_zone0/temp": 95000,
-            "sys/class/thermal/thermal_zone1/type": "x86_pkg_temp",
-            "sys/class/thermal/thermal_zone1/temp": 71000,
-            "sys/class/hwmon/hwmon0/name": "coretemp",
-            "sys/class/hwmon/hwmon0/temp1_label": "Package id 0",
-            "sys/class/hwmon/hwmon0/temp1_input": 72000,
-            "sys/class/hwmon/hwmon0/temp2_label": "Core 0",
-            "sys/class/hwmon/hwmon0/temp2_input": 88000,
-            f"{battery}/AC/type": "Mains",
-            f"{battery}/AC/online": 0,
-            f"{battery}/BAT0/type": "Battery",
-            f"{battery}/BAT0/status": "Discharging",
-            f"{battery}/BAT0/capacity": 20,
-            f"{battery}/BAT0/energy_full": 30000000,
-            f"{battery}/BAT0/power_now": 9000000,
-            f"{battery}/BAT1/type": "Battery",
-            f"{battery}/BAT1/status": "Unknown",
-            f"{battery}/BAT1/capacity": 100,
-            f"{battery}/BAT1/energy_full": 10000000,
-            f"{battery}/hidpp_battery_0/type": "Battery",
-            f"{battery}/hidpp_battery_0/scope": "Device",
-            f"{battery}/hidpp_battery_0/capacity": 1,
-            "sys/class/powercap/intel-rapl:0/name": "package-0",
-            "sys/class/powercap/intel-rapl:0/energy_uj": 1000000,
-            "sys/class/powercap/intel-rapl:0/max_energy_range_uj": 262143328850,
-            "sys/class/powercap/intel-rapl:0:0/name": "core",
-            "sys/class/powercap/intel-rapl:0:0/energy_uj": 500000,
-        },
-    )
+    put(root, LAPTOP_PROCESSOR)
+    put(root, LAPTOP_HEAT)
+    return put(root, LAPTOP_POWER)
+
+
+LAPTOP_PROCESSOR: dict[str, object] = {
+    "proc/cpuinfo": "processor : 0\nmodel name : Intel(R) Core(TM) i5\nflags : fpu sse2 avx2 avx_vnni",
+    "sys/class/dmi/id/product_name": "ThinkPad",
+    f"{CPU}/online": "0-1",
+    f"{CPU}/cpufreq/policy0/affected_cpus": "0",
+    f"{CPU}/cpufreq/policy0/scaling_cur_freq": 1200000,
+    f"{CPU}/cpufreq/policy1/affected_cpus": "1",
+    f"{CPU}/cpufreq/policy1/scaling_cur_freq": 3400000,
+    f"{CPU}/cpu0/topology/physical_package_id": 0,
+    f"{CPU}/cpu0/thermal_throttle/package_throttle_count": 7,
+    f"{CPU}/cpu1/topology/physical_package_id": 0,
+    f"{CPU}/cpu1/thermal_throttle/package_throttle_count": 7,
+}
+LAPTOP_HEAT: dict[str, object] = {
+    "sys/class/thermal/thermal_zone0/type": "acpitz",
+    "sys/class/thermal/thermal_zone0/temp": 95000,
+    "sys/class/thermal/thermal_zone1/type": "x86_pkg_temp",
+    "sys/class/thermal/thermal_zone1/temp": 71000,
+    "sys/class/hwmon/hwmon0/name": "coretemp",
+    "sys/class/hwmon/hwmon0/temp1_label": "Package id 0",
+    "sys/class/hwmon/hwmon0/temp1_input": 72000,
+    "sys/class/hwmon/hwmon0/temp2_label": "Core 0",
+    "sys/class/hwmon/hwmon0/temp2_input": 88000,
+}
+LAPTOP_POWER: dict[str, object] = {
+    f"{POWER_SUPPLY}/AC/type": "Mains",
+    f"{POWER_SUPPLY}/AC/online": 0,
+    f"{POWER_SUPPLY}/BAT0/type": "Battery",
+    f"{POWER_SUPPLY}/BAT0/status": "Discharging",
+    f"{POWER_SUPPLY}/BAT0/capacity": 20,
+    f"{POWER_SUPPLY}/BAT0/energy_full": 30000000,
+    f"{POWER_SUPPLY}/BAT0/power_now": 9000000,
+    f"{POWER_SUPPLY}/BAT1/type": "Battery",
+    f"{POWER_SUPPLY}/BAT1/status": "Unknown",
+    f"{POWER_SUPPLY}/BAT1/capacity": 100,
+    f"{POWER_SUPPLY}/BAT1/energy_full": 10000000,
+    f"{POWER_SUPPLY}/hidpp_battery_0/type": "Battery",
+    f"{POWER_SUPPLY}/hidpp_battery_0/scope": "Device",
+    f"{POWER_SUPPLY}/hidpp_battery_0/capacity": 1,
+    "sys/class/powercap/intel-rapl:0/name": "package-0",
+    "sys/class/powercap/intel-rapl:0/energy_uj": 1000000,
+    "sys/class/powercap/intel-rapl:0/max_energy_range_uj": 262143328850,
+    "sys/class/powercap/intel-rapl:0:0/name": "core",
+    "sys/class/powercap/intel-rapl:0:0/energy_uj": 500000,
+}
 
 
 def container_v2(root: Path) -> Path:

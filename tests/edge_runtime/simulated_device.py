@@ -8,7 +8,7 @@ from typing import Any
 from edge_runtime.budget import Budget
 from edge_runtime.controller import Controller, LadderPoint
 from edge_runtime.policies import Policy
-from edge_runtime.readings import Readings
+from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Decision
 
 FPS = 30.0
@@ -16,6 +16,11 @@ LADDER = tuple(LadderPoint(f"p{i}", 0.5 + 0.05 * i, 2.0 * (i + 1)) for i in rang
 """p0: 2 ms, accuracy 0.50 ... p5: 12 ms, accuracy 0.75."""
 ALL = frozenset(p.name for p in LADDER)
 COOL = Readings(temperature_c=50.0)
+
+
+def first_choice(deadline_ms: float, **budget: float) -> Decision:
+    """What a fresh controller chooses."""
+    return Controller(LADDER).choose(0.0, Budget(deadline_ms, **budget), UNKNOWN, ALL)  # type: ignore[arg-type]
 
 
 class SimulatedDevice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from simulated_device import ALL, COOL, FPS, LADDER, SimulatedDevice
+from simulated_device import COOL, FPS, LADDER, SimulatedDevice, first_choice
 
 from edge_runtime.budget import Budget
 from edge_runtime.controller import Controller, ControllerSettings, DeviceLimits, LadderPoint
@@ -14,11 +14,6 @@ from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Decision
 
 DWELL_S = ControllerSettings().step_up_dwell_s
-
-
-def first_choice(deadline_ms: float, **budget: float) -> Decision:
-    """What a fresh controller chooses."""
-    return Controller(LADDER).choose(0.0, Budget(deadline_ms, **budget), UNKNOWN, ALL)  # type: ignore[arg-type]
 
 
 # The fast loop
@@ -221,78 +216,6 @@ def test_no_resident_point_at_all_is_the_callers_mistake() -> None:
         Controller(LADDER).choose(0.0, Budget(), UNKNOWN, frozenset(["other"]))
 
 
-# The budget
-
-
-def test_points_below_the_accuracy_floor_are_not_used() -> None:
-    assert first_choice(20.0, min_accuracy=0.6).point == "p5"
-    infeasible = first_choice(5.0, min_accuracy=0.6)  # p2 needs 6 ms: late, but accurate enough
-    assert infeasible.point == "p2"
-    assert not infeasible.feasible
-
-
-def test_a_raised_accuracy_floor_holds_from_the_next_frame() -> None:
-    device = SimulatedDevice(deadline_ms=5.0)
-    assert device.settle().point == "p1"
-    device.budget = Budget(5.0, min_accuracy=0.6)
-    decision = device.frame()
-    assert decision.point == "p2"
-    assert decision.reason == "accuracy floor before deadline"
-
-
-@pytest.mark.parametrize(
-    ("deadline_ms", "floor", "point", "reason"),
-    [
-        (0.5, 0.0, "p0", "deadline out of reach"),
-        (0.5, 0.7, "p4", "accuracy floor before deadline"),
-        (20.0, 0.99, "p5", "accuracy floor out of reach"),
-        (0.5, 0.99, "p0", "nothing meets the budget"),
-    ],
-)
-def test_a_budget_that_cannot_be_met_gets_the_least_bad_point_and_says_so(
-    deadline_ms: float, floor: float, point: str, reason: str
-) -> None:
-    decision = first_choice(deadline_ms, min_accuracy=floor)
-    assert (decision.point, decision.reason, decision.feasible) == (point, reason, False)
-
-
-def test_a_point_that_takes_more_memory_than_allowed_is_not_used() -> None:
-    ladder = tuple(replace(p, memory_bytes=(i + 1) * 10) for i, p in enumerate(LADDER))
-    device = SimulatedDevice(ladder)
-    device.budget = Budget(20.0, max_memory_bytes=35)
-    decision = device.frame()
-    assert (decision.point, decision.reason, decision.limited_by) == ("p2", "memory limit", "memory limit")
-    device.budget = Budget(20.0, max_memory_bytes=5)
-    decision = device.frame()
-    assert (decision.point, decision.reason, decision.feasible) == ("p0", "memory limit out of reach", False)
-
-
-def test_a_power_limit_keeps_to_points_whose_energy_fits_the_frame_rate() -> None:
-    ladder = tuple(replace(p, energy_j=0.01 * (i + 1)) for i, p in enumerate(LADDER))  # p5: 1.8 W at 30 frames/s
-    device = SimulatedDevice(ladder)
-    device.budget = Budget(20.0, max_power_w=1.0)
-    decision = device.settle()
-    assert (decision.point, decision.limited_by) == ("p2", "power limit")
-
-
-def test_a_power_sensor_over_the_limit_lowers_the_cap_until_it_is_kept() -> None:
-    device = SimulatedDevice()
-    device.budget = Budget(20.0, max_power_w=5.0)
-    powers = []
-    for second in range(60):
-        cost_ms = device.true_ms[device.frame().point]
-        powers.append(2.0 + 0.5 * cost_ms)  # p5 draws 8 W, p2 5 W
-        device.readings = Readings(taken_s=float(second), power_w=powers[-1])
-        device.run(1.0)
-    assert powers[0] == 8.0
-    assert sum(powers[-20:]) / 20 <= 5.2
-    device.readings = UNKNOWN  # nothing more is known: the cap stays
-    held = {d.point for d in device.run(3.0)}
-    assert "p5" not in held
-    device.budget = Budget(20.0)
-    assert device.run(1.0)[-1].point == "p5"
-
-
 def test_a_pinned_point_is_used_whatever_happens_until_it_is_unpinned() -> None:
     device = SimulatedDevice()
     device.policy.pinned = "p3"
@@ -345,77 +268,3 @@ def test_a_new_budget_object_that_says_the_same_changes_nothing() -> None:
     assert decisions[0] == decisions[1]
     assert {"p2", "p5"} <= {d.point for d in decisions[0]}
     assert decisions[0][-1].point == "p5"
-
-
-# What it would like to have in memory
-
-
-def test_it_wishes_for_the_point_that_it_would_use_if_it_were_resident() -> None:
-    device = SimulatedDevice()
-    device.resident = frozenset(["p0", "p1"])
-    assert device.policy.wish(ALL) is None
-    device.settle()
-    assert device.policy.wish(ALL) == "p5"
-
-
-def test_it_wishes_for_nothing_that_a_cap_forbids() -> None:
-    device = SimulatedDevice()
-    device.resident = frozenset(["p0"])
-    device.readings = Readings(temperature_c=95.0)
-    device.settle()
-    assert device.policy.wish(ALL) == "p1"
-
-
-def test_a_wish_does_not_follow_single_frames() -> None:
-    device = SimulatedDevice()
-    device.resident = frozenset(["p0"])
-    wishes = []
-    for frame in range(90):
-        device.age_ms = 15.0 if frame % 10 == 0 or frame >= 60 else 0.0
-        device.frame()
-        wishes.append(device.policy.wish(ALL))
-    assert set(wishes[1:60]) == {wishes[1]}
-    assert wishes[-1] in ("p0", "p1")
-
-
-# Foreign load, fed forward
-
-
-def test_a_rise_of_the_foreign_load_raises_the_expected_slowdown_before_the_first_late_frame() -> None:
-    device = SimulatedDevice()
-    device.readings = replace(COOL, taken_s=1.0, foreign_load=0.0)
-    before = device.settle().slowdown
-    device.readings = replace(COOL, taken_s=2.0, foreign_load=1.0)
-    assert device.frame().slowdown > before + 0.3
-
-
-def test_what_the_frames_have_told_already_is_not_counted_twice() -> None:
-    device = SimulatedDevice(deadline_ms=100.0)
-    device.readings = replace(COOL, taken_s=1.0, foreign_load=0.0)
-    device.settle()
-    device.slowdown = 2.0
-    before = device.settle().slowdown
-    device.readings = replace(COOL, taken_s=2.0, foreign_load=1.0)
-    assert device.frame().slowdown == pytest.approx(before, rel=0.02)
-
-
-def test_load_that_never_slows_this_device_down_is_no_longer_feared() -> None:
-    device = SimulatedDevice(deadline_ms=100.0)
-    gains = []
-    for second in range(40):
-        device.readings = replace(COOL, taken_s=float(second), foreign_load=float(second % 2))
-        device.run(1.0)
-        gains.append(device.policy._foresight.gain)
-    assert gains[-1] < 0.25 * gains[0]
-
-
-def test_the_same_readings_in_another_object_are_no_news() -> None:
-    device = SimulatedDevice()
-    device.readings = replace(COOL, taken_s=1.0, foreign_load=0.0)
-    device.settle()
-    device.readings = replace(COOL, taken_s=2.0, foreign_load=0.5)
-    device.frame()
-    gain = device.policy._foresight.gain
-    device.readings = replace(device.readings)
-    device.frame()
-    assert device.policy._foresight.gain == gain
