@@ -15,13 +15,17 @@ LARGEST_SLOWDOWN = 1e6
 
 
 class AlertPolicy(BaselinePolicy):
-    """ALERT (Wan et al. 2020, arXiv:1911.00119) without its power caps: only the network is chosen.
+    """After ALERT (Wan et al., USENIX ATC 2020, arXiv:1911.00119), without its choice of system resources.
 
-    One slowdown is tracked by a Kalman filter with adaptive process noise; the latency of each network is normal with
-    the filter's mean and variance times its profiled latency, and the network of the highest expected accuracy is
-    taken: accuracy x P(on time), since a late answer is worth nothing here.
+    From the paper: a probabilistic model detects how volatile the machine is, and network and system resources are
+    chosen together to meet limits of latency, accuracy and energy. So much its abstract confirms. Its full text and its
+    authors' code could not be consulted; the paper's only as far as memory goes are: one slowdown for all networks,
+    tracked by a Kalman filter with adaptive process noise, the latency of each network normal with the filter's mean
+    and variance times its profiled latency, the floor of the process noise, and the filter's five constants.
 
-    The filter's constants could not be checked against the paper.
+    Ours: only the network is chosen; a late answer is worth nothing, so accuracy x P(on time) is maximised; among
+    equals the fastest is taken; `LARGEST_SLOWDOWN` keeps the arithmetic finite. A comparison is one with this policy,
+    not with the authors' system.
 
     P comes from `math.erf`, whose last bit may differ from machine to machine.
     """
