@@ -152,6 +152,11 @@ class EarlyExitRunner:
         return self._output
 
     @property
+    def max_looks(self) -> int:
+        """Looks that the point allows."""
+        return self._setting.max_looks
+
+    @property
     def expected_ms(self) -> float:
         """What a run takes in the mean over pictures: the expected looks at their usual time."""
         return self.look_clock.usual_s(self._setting.expected_looks) * 1000.0

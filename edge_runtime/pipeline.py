@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_runtime.backends import Runner
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
 from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.frame import Frame
 from edge_runtime.late_cause import late_cause
+from edge_runtime.look_trail import LookTrail, make_trail
 from edge_runtime.overhead import OVERHEAD_MEMORY, Overhead
 from edge_runtime.policies import Policy
 from edge_runtime.postprocess import classify
@@ -100,5 +102,11 @@ class Pipeline:
             cause = late_cause(waited_ms, frame.decode_ms or 0.0, sink_ms, latency_ms - waited_ms, throttled=throttled)
         return Result(
             frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
-            budget.deadline_ms, dropped, on_time, cause, sink_ms,
+            budget.deadline_ms, dropped, on_time, cause, sink_ms, self._trail(runner, frame, point.size_hw),
         )  # fmt: skip
+
+    def _trail(self, runner: Runner, frame: Frame, size_hw: tuple[int, int]) -> LookTrail | None:
+        """Where an early-exit runner looked in this frame."""
+        if not isinstance(runner, EarlyExitRunner) or runner.last is None:
+            return None
+        return make_trail(runner.last, runner.max_looks, frame.pixels.shape[:2], self.bundle.spec, size_hw)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.frame import Frame
+from edge_runtime.look_trail import LookTrail
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,5 @@ class Result:
     """Why it was late: source, decode, sink, compute or throttled (edge_runtime/late_cause.py); None when on time."""
     sink_ms: float = 0.0
     """How long whoever takes the answers held up the loop before this frame."""
+    trail: LookTrail | None = None
+    """Where a network that looks several times looked; None for all others."""

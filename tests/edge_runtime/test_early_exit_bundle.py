@@ -170,3 +170,6 @@ def test_the_null_backend_runs_such_a_bundle_and_the_pipeline_hands_the_deadline
     assert made.last is not None
     assert made.last.looks == 2  # two looks of 10 ms fit 95 % of 25 ms, three do not
     assert result.on_time
+    assert result.trail is not None
+    assert (result.trail.looks, result.trail.max_looks, result.trail.reason) == (2, 4, "out of time")
+    assert result.trail.boxes_xyxy == ((8.0, 0.0, 16.0, 8.0),)  # the fake's place: top, far right
