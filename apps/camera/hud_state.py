@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge_runtime.look_trail import LookTrail
 from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Result
 
@@ -38,6 +39,10 @@ class GridPoint:
     size_hw: tuple[int, int]
     accuracy: float | None = None
     """0-1 on the select split, where it was measured."""
+    label: str = ""
+    """What people call it, where width and resolution do not tell points apart: a network that looks several times."""
+    cost_share: float = 1.0
+    """Its multiply-adds, as a share of the dearest point's."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,21 @@ class HudState:
     switch_age_s: float | None = None
     pinned: bool = False
     paused: bool = False
+    trail: LookTrail | None = None
+    """Where the network looked, where it looks several times."""
 
 
 def grid_points(points: Sequence[LadderPoint]) -> tuple[GridPoint, ...]:
     """The ladder as cells; accuracy on the select split, or on the only one there is."""
     cells = []
+    dearest = max((getattr(point, "madds", 0) for point in points), default=0) or 1
     for point in points:
         by_split = dict(point.accuracy or {})
         value = by_split.get("select", next(iter(by_split.values()), None))
-        cells.append(GridPoint(point.name, float(point.width), (point.size_hw[0], point.size_hw[1]), value))
+        label = point.name if getattr(point, "exit", None) is not None else ""
+        cost_share = getattr(point, "madds", dearest) / dearest
+        size_hw = (point.size_hw[0], point.size_hw[1])
+        cells.append(GridPoint(point.name, float(point.width), size_hw, value, label, cost_share))
     return tuple(cells)
 
 
@@ -92,8 +103,10 @@ def size_text(size_hw: tuple[int, int]) -> str:
 
 
 def point_text(point: GridPoint | None, name: str = "") -> str:
-    """A point for people: "0.75 × 56"."""
-    return f"{point.width:.2f} × {size_text(point.size_hw)}" if point is not None else name
+    """A point for people: "0.75 × 56", or its name where it looks several times."""
+    if point is None:
+        return name
+    return point.label or f"{point.width:.2f} × {size_text(point.size_hw)}"
 
 
 class HudTracker:
@@ -153,6 +166,7 @@ class HudTracker:
             switch_reason=self._reason,
             switch_age_s=None if self._switched_s is None else now_s - self._switched_s,
             pinned=pinned,
+            trail=result.trail,
         )
 
     def _fps(self) -> float | None:

@@ -25,6 +25,7 @@ from apps.camera.hud_shapes import (
 )
 from apps.camera.hud_state import HISTORY_S, GridPoint, HudState, point_text, size_text
 from apps.camera.hud_text import draw_text, shortened, text_width
+from apps.camera.hud_trail import draw_trail, draw_trail_pill
 from edge_runtime.readings import Readings
 
 SMALLEST_WIDTH, SMALLEST_HEIGHT = 640, 360
@@ -45,6 +46,7 @@ ACCURACY_COLOURS: tuple[Colour, ...] = ((84, 72, 148), (52, 118, 170), (44, 160,
 GLASS_OPACITY = 0.74
 CLOSE_SHARE = 0.8
 """Above this share of the deadline the bar turns amber."""
+MOST_BARS = 12
 SWITCH_SHOWN_S = 4.0
 """How long a switch stays highlighted."""
 
@@ -77,6 +79,9 @@ def draw_overlay(pixels: npt.NDArray[np.uint8], state: HudState) -> npt.NDArray[
         kernel = cv2.INTER_CUBIC if rows * columns > height * width else cv2.INTER_AREA
         picture = np.ascontiguousarray(cv2.resize(pixels, (columns, rows), interpolation=kernel), dtype=np.uint8)
     canvas = _Canvas(picture, min(columns / SMALLEST_WIDTH, rows / 400))
+    if state.trail is not None:
+        band = (canvas.px(12 + 62 + 8), rows - canvas.px(12 + 112 + 8 + 24 + 8))
+        draw_trail(picture, state.trail, rows / height, canvas.unit, band)
     _draw_answer(canvas, state)
     _draw_device(canvas, state)
     _draw_pills(canvas, state)
@@ -197,6 +202,8 @@ def _draw_pills(canvas: _Canvas, state: HudState) -> None:
         draw_dot(picture, x + 14 * unit, top + height / 2, 3.5 * unit, ACCENT)
         draw_text(picture, phase, x + 24 * unit, top + 16.5 * unit, 13 * unit, TEXT, bold=True)
         x += width + px(8)
+    if state.trail is not None:
+        x = draw_trail_pill(picture, state.trail, x, top, unit, GLASS, GLASS_OPACITY) + px(8)
     if state.switch:
         fresh = state.switch_age_s is not None and state.switch_age_s < SWITCH_SHOWN_S
         reason = f"{state.switch}   {state.switch_reason}"
@@ -226,7 +233,8 @@ def _draw_point(canvas: _Canvas, state: HudState, left: int, top: int, width: in
     """The active operating point in words and as a lit cell among the others."""
     px, unit, picture = canvas.px, canvas.unit, canvas.picture
     active = next((point for point in state.points if point.name == state.point), None)
-    draw_text(picture, "WIDTH × RESOLUTION", left, top + 19 * unit, 9 * unit, MUTED)
+    caption = "LOOKS" if active is not None and active.label else "WIDTH × RESOLUTION"
+    draw_text(picture, caption, left, top + 19 * unit, 9 * unit, MUTED)
     name = point_text(active, state.point) or "–"
     sizes = (17 * unit, 15.5 * unit, 14 * unit)  # three digits of pixels need smaller letters
     size = next((s for s in sizes if text_width(name, s, bold=True) <= px(90)), sizes[-1])
@@ -237,7 +245,8 @@ def _draw_point(canvas: _Canvas, state: HudState, left: int, top: int, width: in
     if state.pinned:
         draw_rounded(picture, left, top + px(83), px(52), px(17), px(8.5), CLOSE)
         draw_text(picture, "pinned", left + 26 * unit, top + 95 * unit, 11 * unit, GLASS, bold=True, align="centre")
-    _draw_grid(canvas, state.points, state.point, left + px(96), top + px(12), left + width, top + px(100))
+    draw = _draw_ladder if any(point.label for point in state.points) else _draw_grid
+    draw(canvas, state.points, state.point, left + px(96), top + px(12), left + width, top + px(100))
 
 
 def _draw_grid(
@@ -272,6 +281,27 @@ def _draw_grid(
     for column in _spread(len(sizes), pitch_x, 16 * unit):
         x = left + (column + 0.5) * pitch_x - gap / 2
         draw_text(picture, size_text(sizes[column]), x, bottom + 10 * unit, 9 * unit, MUTED, align="centre")
+
+
+def _draw_ladder(
+    canvas: _Canvas, points: tuple[GridPoint, ...], active: str, left: int, top: int, right: int, bottom: int
+) -> None:
+    """Points that differ in how often they look: a bar for each, as long as it is dear, the dearest on top."""
+    unit, picture = canvas.unit, canvas.picture
+    ordered = sorted(points, key=lambda point: point.cost_share, reverse=True)
+    shown = ordered[:MOST_BARS]
+    known = [point.accuracy for point in points if point.accuracy is not None]
+    low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
+    pitch = (bottom - top) / len(shown)
+    height = min(12 * unit, pitch - max(1.0, 2 * unit))
+    for row, point in enumerate(shown):
+        y, lit = top + row * pitch, point.name == active
+        share = ((point.accuracy - low) / span if span else 1.0) if point.accuracy is not None else 0.0
+        length = max(height, (right - left) * point.cost_share)
+        draw_rounded(picture, left, y, length, height, 3 * unit, accuracy_colour(share), 1.0 if lit else 0.55)
+        if lit:
+            gap = max(1.0, 2 * unit)
+            draw_ring(picture, left - gap, y - gap, length + 2 * gap, height + 2 * gap, 4 * unit, gap, TEXT)
 
 
 def _spread(count: int, pitch: float, needed: float) -> range:
