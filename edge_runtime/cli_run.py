@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     "--policy", default="ours", show_default=True, help="Who chooses: ours, static, threshold, pi, alert, ..."
 )
 @click.option("--metrics", default=None, metavar="[HOST:]PORT", help="Serve Prometheus metrics; host: 127.0.0.1.")
+@click.option("--otlp", default=None, metavar="URL", help="Send metrics to an OpenTelemetry collector, by HTTP.")
 @click.option("--max-frames", type=click.IntRange(1), default=None)
 @click.option("--telemetry", type=click.Path(path_type=Path), default=None, help="Write one JSON line a frame.")
 @click.option("--query-table", default="auto", show_default=True, metavar="FILE|none", help="A profile result.")
-def run(source: str, pin: str | None, metrics: str | None, max_frames: int | None, **options: Any) -> None:
+def run(
+    source: str, pin: str | None, metrics: str | None, otlp: str | None, max_frames: int | None, **options: Any
+) -> None:
     """Answer the frames of a source; one JSON line each on standard output."""
     from edge_runtime.sources import open_source
     from edge_runtime.telemetry import frame_record
@@ -49,6 +52,10 @@ def run(source: str, pin: str | None, metrics: str | None, max_frames: int | Non
             from edge_runtime.metrics import serve_metrics
 
             runtime.on_result(stack.enter_context(serve_metrics(metrics)).take)
+        if otlp is not None:
+            from edge_runtime.otlp_metrics import send_metrics
+
+            runtime.on_result(stack.enter_context(send_metrics(otlp)).take)
         for count, result in enumerate(runtime.stream(frames), start=1):
             click.echo(json.dumps(frame_record(result, runtime.readings)))
             if count == max_frames:

@@ -43,6 +43,7 @@ SOURCE_HELP = (
 @click.option(
     "--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics; without a host, to this machine only."
 )
+@click.option("--otlp", metavar="URL", help="Send metrics to an OpenTelemetry collector, by HTTP.")
 @click.option("--backend", help="onnxruntime, executorch or null.  [default: the bundle's first]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: the cores, at most 4]")
 @click.option("--query-table", default="auto", metavar="FILE|none", help="A result of edge-runtime profile.")
@@ -97,6 +98,10 @@ def _metrics(options: dict[str, Any]) -> Iterator[Any]:
         from edge_runtime.metrics import serve_metrics
 
         yield serve_metrics(options["metrics"])
+    if options["otlp"] is not None:
+        from edge_runtime.otlp_metrics import send_metrics
+
+        yield send_metrics(options["otlp"], _tell)
 
 
 def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) -> Callable[[Any], Any]:
