@@ -66,6 +66,8 @@ class Controller:
         self._late_index: int | None = None
         self._wish = Wish()
         self._time_ms = 0.0
+        self._late: dict[tuple[int, float], float] = {}
+        """P(late) of (point, time left), as long as one decision takes: several steps ask for the same."""
         self._readings: Readings | None = None
         self._budget: Budget | None = None
         self._resident: Collection[str] | None = None
@@ -101,6 +103,7 @@ class Controller:
         longer = self._budget is not None and budget.deadline_ms > self._budget.deadline_ms
         selection = self._select(now_s, budget, readings, resident)
         time_ms = self._time_ms = self._time_left_ms(budget, age_ms)
+        self._late.clear()
         if self.pinned is not None and self.pinned in resident:
             return self._decide(self.table.index[self.pinned], "pinned", budget, time_ms, selection)
         index, reason = self._wanted(selection, budget, time_ms)
@@ -147,6 +150,7 @@ class Controller:
         if selection is None:
             selection = select(self.table, self.slow, self._budget, holdable, self._period_s)
             self._wish.keep(key, selection)
+        self._late.clear()
         index, _ = self._wanted(selection, self._budget, self._time_ms * ROOM_SHARE)
         return self._wish.take(self.table.points[index].name)
 
@@ -238,14 +242,11 @@ class Controller:
         The value of a point is its accuracy x (1 - miss_weight x (1 - P(on time) / P(the fastest is on time))): only
         what a faster point could have saved counts as a miss.
         """
-        cost_ms, variance, accuracy = self.table.cost_ms, self.table.variance, self.table.accuracy
-        late, current, settings = self.filter.late_probability, self._current, self.settings
+        cost_ms, accuracy = self.table.cost_ms, self.table.accuracy
+        late, current, settings = self._late_probability, self._current, self.settings
         elsewhere_ms = time_ms - settings.switch_cost_ms
-        fastest = order[0]
-        for i in order:
-            if cost_ms[i] < cost_ms[fastest]:
-                fastest = i
-        surest = 1.0 - late(cost_ms[fastest], time_ms if fastest == current else elsewhere_ms, variance[fastest])
+        fastest = min(order, key=cost_ms.__getitem__)
+        surest = 1.0 - late(fastest, time_ms if fastest == current else elsewhere_ms)
         if surest < settings.hopeless_below:
             return fastest, True
         best, best_value, cheapest_ms = fastest, -1.0, time_ms / self.filter.mean
@@ -255,11 +256,18 @@ class Controller:
             if cost_ms[i] >= cheapest_ms and i != fastest:
                 continue  # its expected latency does not fit, or a more accurate point is as fast
             cheapest_ms = cost_ms[i]
-            on_time = 1.0 - late(cheapest_ms, time_ms if i == current else elsewhere_ms, variance[i])
+            on_time = 1.0 - late(i, time_ms if i == current else elsewhere_ms)
             value = accuracy[i] * (1.0 - settings.miss_weight * (1.0 - on_time / surest))
             if value > best_value:
                 best, best_value = i, value
         return best, False
+
+    def _late_probability(self, index: int, time_ms: float) -> float:
+        """P(a point is late) if it has this time."""
+        key, known = (index, time_ms), self._late
+        if key not in known:
+            known[key] = self.filter.late_probability(self.table.cost_ms[index], time_ms, self.table.variance[index])
+        return known[key]
 
     def _down(self, index: int, current: int, reason: str, now_s: float, time_ms: float) -> tuple[int, str]:
         """Take the cheaper point at once, unless it is hardly better."""
@@ -277,9 +285,9 @@ class Controller:
 
     def _worth_it(self, index: int, current: int, time_ms: float, share: float) -> bool:
         """Another point's value exceeds the current one's by a share."""
-        table, late, weight = self.table, self.filter.late_probability, self.settings.miss_weight
-        on_time = 1.0 - late(table.cost_ms[index], time_ms - self.settings.switch_cost_ms, table.variance[index])
-        held = 1.0 - late(table.cost_ms[current], time_ms, table.variance[current])
+        table, weight = self.table, self.settings.miss_weight
+        on_time = 1.0 - self._late_probability(index, time_ms - self.settings.switch_cost_ms)
+        held = 1.0 - self._late_probability(current, time_ms)
         surest = on_time if on_time > held else held
         if surest <= 0.0:
             return True
@@ -313,7 +321,7 @@ class Controller:
         self._current = index
         cost_ms = table.cost_ms[index]
         allowed_ms = time_ms - self.settings.switch_cost_ms if switched else time_ms
-        on_time = 1.0 - self.filter.late_probability(cost_ms, allowed_ms, table.variance[index])
+        on_time = 1.0 - self._late_probability(index, allowed_ms)
         accurate = table.accuracy[index] >= budget.min_accuracy
         feasible = accurate and on_time >= self.settings.hopeless_below and selection.within_limits
         limited_by = self._limited_by(index, reason, time_ms, selection)

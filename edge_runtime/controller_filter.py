@@ -67,6 +67,8 @@ class SlowdownFilter:
         self._spikes: list[tuple[float, float]] = []
         """(slowdown, milliseconds beyond the expected) of the last late frames, in order from `_next_spike` on."""
         self._next_spike = 0
+        self._least_spike = self._largest_spike = (0.0, 0.0)
+        """The least and the largest of both numbers among `_spikes`, so that most questions need no look at each."""
 
     def observe(self, slowdown: float, cost_ms: float, table_variance: float) -> float | None:
         """Take in one frame.
@@ -156,10 +158,14 @@ class SlowdownFilter:
         spikes = self._spikes
         if not spikes:
             return 0.0
-        above = 0
-        for factor, addition_ms in spikes:
-            if factor > slowdown and addition_ms > extra_ms:
-                above += 1
+        if self._largest_spike[0] <= slowdown or self._largest_spike[1] <= extra_ms:
+            return 0.0
+        above = len(spikes)
+        if self._least_spike[0] <= slowdown or self._least_spike[1] <= extra_ms:
+            above = 0
+            for factor, addition_ms in spikes:
+                if factor > slowdown and addition_ms > extra_ms:
+                    above += 1
         seen = len(self._recent) - len(self._sorted)
         return seen * (above / len(spikes)) / (self._settings.prior_frames + len(self._recent))
 
@@ -181,7 +187,10 @@ class SlowdownFilter:
         settings = self._settings
         if self.noise_ms2 is None:
             return settings.first_noise
-        return min(max(self.noise_ms2 / (cost_ms * cost_ms), settings.min_noise), settings.max_noise)
+        noise = self.noise_ms2 / (cost_ms * cost_ms)
+        if noise < settings.min_noise:
+            return settings.min_noise
+        return settings.max_noise if noise > settings.max_noise else noise
 
     def _update(self, innovation: float, noise: float, table_variance: float, cost_ms: float) -> None:
         """Drift, prior, gain, mean, variance, noise: in this order."""
@@ -205,6 +214,9 @@ class SlowdownFilter:
         else:
             self._spikes[self._next_spike] = (slowdown, extra_ms)
         self._next_spike = (self._next_spike + 1) % SPIKES
+        factors, additions_ms = zip(*self._spikes, strict=True)
+        self._least_spike = min(factors), min(additions_ms)
+        self._largest_spike = max(factors), max(additions_ms)
         if self.alarm is not None:
             self._learn_persistence(stayed=True)
             self._jump(min(slowdown, self.alarm))
