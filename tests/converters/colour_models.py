@@ -26,42 +26,15 @@ def colour_model(
         blind: takes blue for green.
         layers: convolutions after the first; they change nothing but the time.
     """
-    draw = np.random.default_rng(0)
-    first = np.zeros((CHANNELS, 3, 3, 3), np.float32)
-    first[:3, :, 1, 1] = np.eye(3)[::-1] if channels == "bgr" else np.eye(3)
-    first[3:] = draw.standard_normal((CHANNELS - 3, 3, 3, 3)) * 0.01
-    first[5] *= 7e-5  # training leaves such channels: the bias, in units of their scale, is beyond int32
-    dead = np.zeros(CHANNELS, np.float32)
-    dead[5] = 0.5
-    pointwise = np.eye(CHANNELS, dtype=np.float32)[:, :, None, None] + np.float32(1e-4)
-    head = np.zeros((classes, CHANNELS), np.float32)
-    head[:3, :3] = np.eye(3) * 4
-    if blind:
-        head[2] = head[1] - 0.01
-    constants = {
-        "first": first,
-        "first_bias": dead,
-        "pointwise": pointwise,
-        "head": head,
-        "bias": np.zeros(classes, np.float32),
-    }
+    constants = _constants(channels, blind, classes, head_axes=output_axes)
     if not layers:
         del constants["pointwise"]
     nodes, last = _entry(layout, kind)
-    nodes += [
-        helper.make_node(
-            "Conv", [last, "first", "first_bias"], ["c0"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]
-        ),
-        helper.make_node("Relu", ["c0"], ["r0"]),
-    ]
-    for index in range(layers):
-        nodes.append(helper.make_node("Conv", [f"r{index}", "pointwise"], [f"c{index + 1}"]))
-        nodes.append(helper.make_node("Relu", [f"c{index + 1}"], [f"r{index + 1}"]))
+    nodes += _convolutions(last, layers)
     if odd_operator:
         nodes.append(helper.make_node("Sparkle", [f"r{layers}"], ["sparkled"], domain="my.own"))
     nodes.append(helper.make_node("GlobalAveragePool", ["sparkled" if odd_operator else f"r{layers}"], ["mean"]))
     if output_axes == 4:
-        constants["head"] = head[:, :, None, None]
         nodes.append(helper.make_node("Conv", ["mean", "head", "bias"], ["scores"]))
     else:
         nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
@@ -77,6 +50,41 @@ def colour_model(
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid("my.own", 1)] if odd_operator else [])]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def _constants(channels: str, blind: bool, classes: int, head_axes: int) -> dict[str, np.ndarray]:
+    """Weights that tell the three colours apart, and many more that hardly matter."""
+    draw = np.random.default_rng(0)
+    first = np.zeros((CHANNELS, 3, 3, 3), np.float32)
+    first[:3, :, 1, 1] = np.eye(3)[::-1] if channels == "bgr" else np.eye(3)
+    first[3:] = draw.standard_normal((CHANNELS - 3, 3, 3, 3)) * 0.01
+    first[5] *= 7e-5  # training leaves such channels: the bias, in units of their scale, is beyond int32
+    dead = np.zeros(CHANNELS, np.float32)
+    dead[5] = 0.5
+    head = np.zeros((classes, CHANNELS), np.float32)
+    head[:3, :3] = np.eye(3) * 4
+    if blind:
+        head[2] = head[1] - 0.01
+    return {
+        "first": first,
+        "first_bias": dead,
+        "pointwise": np.eye(CHANNELS, dtype=np.float32)[:, :, None, None] + np.float32(1e-4),
+        "head": head[:, :, None, None] if head_axes == 4 else head,
+        "bias": np.zeros(classes, np.float32),
+    }
+
+
+def _convolutions(last: str, layers: int) -> list[onnx.NodeProto]:
+    """The padded strided one, and those after it, each with its ReLU."""
+    first, padding = [last, "first", "first_bias"], {"auto_pad": "SAME_UPPER", "kernel_shape": [3, 3]}
+    nodes = [
+        helper.make_node("Conv", first, ["c0"], strides=[2, 2], **padding),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+    ]
+    for index in range(layers):
+        nodes.append(helper.make_node("Conv", [f"r{index}", "pointwise"], [f"c{index + 1}"]))
+        nodes.append(helper.make_node("Relu", [f"c{index + 1}"], [f"r{index + 1}"]))
+    return nodes
 
 
 def _entry(layout: str, kind: int) -> tuple[list[onnx.NodeProto], str]:
