@@ -5,9 +5,12 @@ DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 STRANGERS ?= imagenet-photos-1000.zip
+FOCUS ?= gfnet-scenes-20-short
+FOCUS_STATIC ?= scenes-20-short
+FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
 
-.PHONY: demo test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
+.PHONY: demo demo-focus focus-bundle focus-bundle-there test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
@@ -26,6 +29,16 @@ demo: $(DEMO_VENV)/.ready
 	mkdir -p out
 	$(DEMO_VENV)/bin/python -m apps.camera --source demo --scenario apps/demo/scenario.toml --show auto \
 		--save out/demo.mp4 --telemetry out/telemetry.jsonl --report out/report.html
+
+# The clip with a network that looks several times: the patches are drawn in the order looked at.
+demo-focus: focus-bundle-there $(DEMO_VENV)/.ready
+	mkdir -p out
+	$(DEMO_VENV)/bin/python -m apps.camera --bundle $(FOCUS_BUNDLE) --source demo --scenario apps/demo/focus-scenario.toml \
+		--show auto --save out/demo-focus.mp4 --telemetry out/focus-telemetry.jsonl --report out/focus-report.html
+
+focus-bundle-there:
+	@test -f $(FOCUS_BUNDLE)/manifest.json || { echo "demo-focus: $(FOCUS_BUNDLE) is not there; train and build it with \
+	make train-focus focus-bundle TRAIN_DATA=$(TRAIN_DATA) (docs/glance-and-focus.md; under an hour on one core)" >&2; exit 1; }
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not slow"
@@ -81,10 +94,16 @@ train-baselines: $(VENV)/.ready
 		$(BIN)/python -m zoo train --recipe zoo/recipes/$$name.toml --data $(TRAIN_DATA) --out $(OUT)/$$name || exit 1; \
 	done
 
-# Glance and Focus on cluttered scenes, and a plain net on the same scenes. Not trained to the end yet.
+# Glance and Focus on cluttered scenes, and a plain net on the same scenes; both start from runs/mutualnet-20/model.pt of
+# train-baselines. FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20 train twice to three times as long.
 train-focus: $(VENV)/.ready
-	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-scenes-20.toml --data $(TRAIN_DATA) --out $(OUT)/gfnet-scenes-20
-	$(BIN)/python -m zoo scenes --recipe zoo/recipes/scenes-20.toml --data $(TRAIN_DATA) --out $(OUT)/scenes-20
+	$(BIN)/python -m zoo focus --recipe zoo/recipes/$(FOCUS).toml --data $(TRAIN_DATA) --out $(OUT)/$(FOCUS)
+	$(BIN)/python -m zoo scenes --recipe zoo/recipes/$(FOCUS_STATIC).toml --data $(TRAIN_DATA) --copies 1 \
+		--out $(OUT)/$(FOCUS_STATIC)
+
+focus-bundle: $(VENV)/.ready
+	$(BIN)/python -m converters focus --checkpoint $(OUT)/$(FOCUS)/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
+		--backend executorch --precision int8 --out $(FOCUS_BUNDLE) --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready
