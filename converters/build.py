@@ -13,7 +13,14 @@ from converters.bundle_writer import BundleWriter
 from converters.delegation import MIN_DELEGATED
 from converters.errors import ConversionError
 from converters.executorch_build import ExecutorchJob, add_executorch
-from converters.int8 import Int8Subnet, quantize_width, quantize_with_gate, with_float_layers
+from converters.int8 import (
+    Int8Subnet,
+    exact_logits,
+    point_tensors,
+    quantize_width,
+    quantize_with_gate,
+    with_float_layers,
+)
 from converters.int8_graph import QuantSpec, external_names
 from converters.norm_rounding import TABLE_STEP, require_fine_steps
 from converters.onnx_export import externalise
@@ -96,6 +103,7 @@ class _Build:
         self.store = full_store(model)
         self.tables: dict[str, np.ndarray] = {}
         self.stored_int8: dict[str, np.ndarray] = {}
+        self.quantized: dict[str, Int8Subnet] = {}
         self.subnets: list[Subnet] = []
         self.programs: list[Program] = []
         self.points: list[OperatingPoint] = []
@@ -168,12 +176,11 @@ class _Build:
     def _add_executorch(self) -> None:
         request = self.request
         splits = {n: self.splits[n] for n in self._measured()}
-        mean, std = (tuple(float(v) for v in values) for values in (self.recipe.mean, self.recipe.std))
-        facts = Preprocessing(mean, std)
         part = add_executorch(
             ExecutorchJob(
                 self.subnets, request.precisions, request.quant,
-                TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share), self._pictures(self.splits["calib"]),
+                lambda subnet, accuracy: self.quantized.get(subnet.name) or self._quantize_exactly(subnet, accuracy),
+                lambda found, resolution: point_tensors(found, self.store.arrays, self.tables, resolution),
                 {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
                 self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
                 self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
@@ -293,15 +300,9 @@ class _Build:
 
     def _quantize(self, subnet: Subnet) -> None:
         """Add the int8 points of a width that lose no more than the spec allows."""
-        calibration = self._pictures(self.splits["calib"])
         select = self._pictures(self.splits["select"])
         labels = self.splits["select"].labels
-        spec = self._open().spec
-        gammas = subnet.gammas(self.model)
         floats = {int(p.size_hw[0]): p for p in self.points if p.program == f"{subnet.name}-fp32"}
-
-        def quantize(quant: QuantSpec) -> Int8Subnet:
-            return quantize_width(subnet, self.store.arrays, self.tables, gammas, calibration, spec, quant)
 
         def drops_of(found: Int8Subnet) -> dict[int, float]:
             self._stage(found, floats)
@@ -313,14 +314,45 @@ class _Build:
                 drops[resolution] = point.accuracy["select"] - accuracy_of(logits, labels)
             return drops
 
-        def float_layers_of(quant: QuantSpec, resolution: int, count: int) -> QuantSpec:
-            return with_float_layers(subnet, resolution, quant, count, calibration, spec)
-
-        chosen, drops = quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
+        chosen, drops = self._gate(subnet, drops_of)
+        self.quantized[subnet.name] = chosen
         self._stage(chosen, floats)
         if chosen.spec.float_layers:
             self.notes.append(f"{subnet.name} int8: {', '.join(chosen.spec.float_layers)} stay float")
         self._check_int8(floats, drops)
+
+    def _quantize_exactly(self, subnet: Subnet, accuracy: dict[int, float]) -> Int8Subnet:
+        """A width for ExecuTorch alone; its answers are computed in float, since this processor may saturate."""
+        select, spec = self._pictures(self.splits["select"]), self._tensor_spec()
+
+        def drops_of(found: Int8Subnet) -> dict[int, float]:
+            drops = {}
+            for resolution, share in accuracy.items():
+                tensors = point_tensors(found, self.store.arrays, self.tables, resolution)
+                logits = exact_logits(found, tensors, resolution, select, spec)
+                drops[resolution] = share - accuracy_of(logits, self.splits["select"].labels)
+            return drops
+
+        return self._gate(subnet, drops_of)[0]
+
+    def _gate(
+        self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[int, float]]
+    ) -> tuple[Int8Subnet, dict[int, float]]:
+        """The width in int8, with as many float layers as the allowed loss needs."""
+        calibration, spec = self._pictures(self.splits["calib"]), self._tensor_spec()
+        gammas = subnet.gammas(self.model)
+
+        def quantize(quant: QuantSpec) -> Int8Subnet:
+            return quantize_width(subnet, self.store.arrays, self.tables, gammas, calibration, spec, quant)
+
+        def float_layers_of(quant: QuantSpec, resolution: int, count: int) -> QuantSpec:
+            return with_float_layers(subnet, resolution, quant, count, calibration, spec)
+
+        return quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
+
+    def _tensor_spec(self) -> TensorSpec:
+        facts = self._manifest().preprocessing
+        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
 
     def _stage(self, found: Int8Subnet, floats: dict[int, OperatingPoint]) -> None:
         """Write a quantized width and list its points, replacing an earlier attempt."""

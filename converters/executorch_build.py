@@ -8,21 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from converters.delegation import MIN_DELEGATED
 from converters.executorch_cache import LoweredCache, default_cache
 from converters.executorch_export import export_point, lower, method_name, quiet, require_executorch
 from converters.executorch_quantize import quantize_point
-from converters.int8 import SENSITIVITY_PICTURES
+from converters.int8 import Int8Subnet
 from converters.int8_graph import QuantSpec
-from converters.sensitivity import rank_layers
 from converters.subnets import Subnet, table_key
-from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
+from converters.verification import PointCheck, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import OperatingPoint, Program
-from edge_runtime.preprocess import TensorSpec, preprocess
 from zoo.madds import count_madds
 
 
@@ -33,9 +30,10 @@ class ExecutorchJob:
     subnets: list[Subnet]
     precisions: tuple[str, ...]
     quant: QuantSpec
-    """The same as for onnxruntime, but for reduce_range: XNNPACK needs none."""
-    tensor_spec: TensorSpec
-    calibration: list[np.ndarray]
+    quantize: Callable[[Subnet, dict[int, float]], Int8Subnet]
+    """(width, resolution -> float accuracy on select) -> the integers and ranges that both engines use."""
+    tensors_of: Callable[[Int8Subnet, int], dict[str, np.ndarray]]
+    """(width, resolution) -> the point's tensors, as a device makes them for ONNX Runtime."""
     pictures: dict[str, list[np.ndarray]]
     """Split -> pictures (H, W, 3) uint8 RGB; select is among them."""
     labels: dict[str, np.ndarray]
@@ -140,14 +138,18 @@ def _accept(job: ExecutorchJob, part: ExecutorchPart, point: OperatingPoint, che
 def _add_int8(job: ExecutorchJob, part: ExecutorchPart, accuracy: dict[tuple[float, int], float]) -> None:
     """The int8 points that lose no more than the spec allows."""
     listed = _points(job, "int8")
-    methods = {}
-    for subnet, resolution, point in listed:
+    methods: dict[str, object] = {}
+    for subnet in job.subnets:
         started = time.monotonic()
-        quantized, layers = _quantize_with_gate(job, subnet, resolution, accuracy[subnet.width, resolution])
-        methods[str(point.method)] = export_point(quantized, resolution)
-        job.report(f"{point.name}: quantized in {time.monotonic() - started:.0f} s")
-        if layers:
-            part.notes.append(f"{point.name}: {', '.join(layers)} stay float")
+        found = job.quantize(subnet, {r: accuracy[subnet.width, r] for r in subnet.by_resolution})
+        for resolution in subnet.by_resolution:
+            exported = export_point(subnet.folded(resolution).eval(), resolution)
+            with quiet():
+                quantized = quantize_point(exported, found.graph.proto, job.tensors_of(found, resolution))
+            methods[method_name(subnet.width, resolution)] = export_point(quantized, resolution)
+        job.report(f"{subnet.name}: int8 for ExecuTorch in {time.monotonic() - started:.0f} s")
+        if found.spec.float_layers:
+            part.notes.append(f"{subnet.name} int8, ExecuTorch: {', '.join(found.spec.float_layers)} stay float")
     _add_program(job, part, "int8", methods)
     floats = list(part.points)
     bundle = job.open_bundle(part.programs, floats + [p for _, _, p in listed])
@@ -165,34 +167,3 @@ def _add_int8(job: ExecutorchJob, part: ExecutorchPart, accuracy: dict[tuple[flo
     backend.close()
     if not any(p.program == "all-int8-et" for p in part.points):
         part.programs = [p for p in part.programs if p.precision != "int8"]
-
-
-def _quantize_with_gate(
-    job: ExecutorchJob, subnet: Subnet, resolution: int, float_accuracy: float
-) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """Leave sensitive layers float until the loss in torch's arithmetic is allowed; lowering comes only then."""
-    folded = subnet.folded(resolution).eval()
-    exported = export_point(folded, resolution)
-    size = (resolution, resolution)
-
-    def tensors(pictures: list[np.ndarray]) -> list[torch.Tensor]:
-        return [torch.from_numpy(preprocess(p, job.tensor_spec, size)) for p in pictures]
-
-    inputs = tensors(job.calibration[: job.quant.calib_pictures])
-    select = tensors(job.pictures["select"])
-    best, best_drop, layers, ranked = None, float("inf"), (), []
-    for count in range(job.quant.max_float_layers + 1):
-        if count and not ranked:
-            ranked = rank_layers(folded, torch.cat(inputs[:SENSITIVITY_PICTURES]), job.quant.largest)
-        attempt = tuple(name for name, _ in ranked[:count])
-        with quiet(), torch.no_grad():
-            quantized = quantize_point(
-                exported, subnet.by_resolution[resolution], subnet.pairs, inputs, (*job.quant.float_layers, *attempt)
-            )
-            logits = np.concatenate([quantized(x).numpy() for x in select])
-        drop = float_accuracy - accuracy_of(logits, job.labels["select"])
-        if drop < best_drop:
-            best, best_drop, layers = quantized, drop, attempt
-        if best_drop <= job.quant.max_drop:
-            break
-    return best, layers

@@ -1,86 +1,170 @@
-"""int8 for ExecuTorch: PT2E with XNNPACK's quantizer, and integers that all resolutions of a width share.
+"""int8 for ExecuTorch: the integers, scales and ranges of the ONNX graph, put into the exported network.
 
-PT2E alone would quantize each point's folded weight, so that every resolution had integers of its own. Here the
-integers are those of the weight before its norm is folded in, and the norm goes into the scale: equal integers are
-stored once in the .pte. It also avoids the quantizer's smallest weight scale of 2**-12, which small folded weights
-fall below. The weights use the full range: XNNPACK widens int8 before it multiplies, and nothing saturates.
+Both engines compute with one set of numbers. The width's int8 graph says which tensors are quantized, and the point's
+tensors (the very ones that a device makes for ONNX Runtime) say how; here quantize and dequantize nodes are put at the
+same places of the exported network, where XNNPACK takes them. PyTorch's own quantizer would find ranges of its own,
+give each point other integers, put a further rounding between a convolution and its ReLU6, and round the mean.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
-from torch import nn
 
 from converters.errors import ConversionError
-from converters.int8_graph import quantize_weight
-from converters.norm_folding import NormPair, scale_and_shift
 
-LARGEST = 127
+CONVOLUTION = {torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding}
+ADDITION = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
+RECTIFIER = {
+    torch.ops.aten.relu.default, torch.ops.aten.relu_.default, torch.ops.aten.hardtanh.default,
+    torch.ops.aten.hardtanh_.default, torch.ops.aten.clamp.default, torch.ops.aten.clamp_.default,
+    torch.ops.aten.relu6.default, torch.ops.aten.relu6_.default,
+}  # fmt: skip
+PADDING = {torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default}
+LEVELS = (-128, 127, torch.int8)
+UINT8_TO_INT8 = 128
 
 
-def quantize_point(
-    folded: Any,
-    plain: nn.Module,
-    pairs: list[NormPair],
-    inputs: list[torch.Tensor],
-    float_layers: tuple[str, ...] = (),
-) -> Any:
+def quantize_point(exported: Any, graph: onnx.ModelProto, tensors: Mapping[str, np.ndarray]) -> Any:
     """Quantize one point.
 
     Args:
-        folded: torch.export.ExportedProgram of the folded subnet.
-        plain: the same subnet unfolded.
-        pairs: its convolutions with their norms.
-        inputs: calibration pictures (1, 3, H, W) float32 each.
-        float_layers: convolutions that stay float; linear layers always do, as in the ONNX graphs.
+        exported: torch.export.ExportedProgram of the folded subnet; it is not changed.
+        graph: the width's int8 graph (QDQ) for ONNX Runtime.
+        tensors: the point's: "<weight>_quantized", "<weight>_scale", "<tensor>_scale", "<tensor>_zero_point" ....
     Returns:
         a module with quantize and dequantize nodes that computes what XNNPACK will.
     Raises:
-        ConversionError: there is nothing to calibrate on.
+        ConversionError: a tensor that the ONNX graph quantizes is not in the exported network.
     """
-    if not inputs:
-        raise ConversionError("calibration: no pictures; int8 needs a calibration split")
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    def may_quantize(node: Any) -> bool:
-        return node.target is not torch.ops.aten.linear.default and not set(_modules(node)) & set(float_layers)
-
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(may_quantize)
-    prepared = prepare_pt2e(folded.module(), quantizer)
-    with torch.no_grad():
-        for picture in inputs:
-            prepared(picture)
-        converted = convert_pt2e(prepared)
-        _share_integers(converted, plain, pairs)
-    return converted
-
-
-def _share_integers(converted: Any, plain: nn.Module, pairs: list[NormPair]) -> None:
-    """Replace each convolution's integers and scales by the shared ones."""
-    norm_of = {pair.convolution: pair.norm for pair in pairs}
-    state = {**dict(converted.named_parameters()), **dict(converted.named_buffers())}
-    for node in converted.graph.nodes:
-        if "dequantize_per_channel" not in str(node.target) or node.args[0].op != "get_attr":
-            continue
-        module = next(name for user in node.users for name in _modules(user)[::-1] if name)
-        if module not in norm_of:
-            continue
-        convolution, norm = plain.get_submodule(module), plain.get_submodule(norm_of[module])
-        folding, _ = scale_and_shift(convolution, norm)
-        integers, scale = quantize_weight(convolution.weight.detach().numpy(), norm.weight.detach().numpy(), LARGEST)
-        point_scale = torch.from_numpy(scale).double() * folding.abs().clamp(min=1e-12)
-        state[str(node.args[0].target)].copy_(torch.from_numpy(integers))
-        scales = state[str(node.args[1].target)]
-        scales.copy_(point_scale.to(scales.dtype))
+    _register_operators()
+    module = exported.module()
+    wanted = quantized_activations(graph)
+    nodes = _nodes_by_key(module.graph)
+    absent = sorted(name for key, name in wanted.items() if key not in nodes)
+    if absent:
+        raise ConversionError(
+            f"int8 for ExecuTorch: the exported network has nothing that is the ONNX graph's {', '.join(absent[:5])}; "
+            "build this network with --backend onnxruntime, or with --precision fp32"
+        )
+    for node in list(module.graph.nodes):
+        if node.target in CONVOLUTION:
+            _quantize_weight(module, node, tensors)
+    for key, name in wanted.items():
+        scale, zero_point = float(tensors[f"{name}_scale"]), int(tensors[f"{name}_zero_point"]) - UINT8_TO_INT8
+        _quantize_activation(module.graph, nodes[key], scale, zero_point)
+    module.graph.lint()
+    module.recompile()
+    return module
 
 
-def _modules(node: Any) -> list[str]:
-    """Names of the modules that a node belongs to, outermost first."""
-    return [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
+def quantized_activations(graph: onnx.ModelProto) -> dict[str, str]:
+    """What is quantized at run time: key -> tensor of the float graph.
+
+    A key says how a tensor is computed, in words that do not depend on the exporter: "input", "conv stem.1",
+    "add (conv a) (conv b)". A rectifier has the key of what it rectifies, since engines fuse the two.
+    """
+    constants = {t.name for t in graph.graph.initializer}
+    keys, found = {graph.graph.input[0].name: "input"}, {}
+    for node in graph.graph.node:
+        inputs = [keys.get(name) for name in node.input]
+        key = None
+        if node.op_type == "Conv":
+            key = f"conv {_weight_name(node.input[1])}"
+        elif node.op_type == "Add" and all(inputs):
+            key = _addition(*[str(k) for k in inputs])
+        elif node.op_type in ("Relu", "Clip", "QuantizeLinear", "DequantizeLinear"):
+            key = inputs[0]
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            found[key or f"? {node.input[0]}"] = node.input[1].removesuffix("_scale")
+        if key is not None:
+            keys[node.output[0]] = key
+    return found
+
+
+def _weight_name(tensor: str) -> str:
+    return tensor.removesuffix("_DequantizeLinear_Output").removesuffix(".weight")
+
+
+def _addition(first: str, second: str) -> str:
+    return "add ({}) ({})".format(*sorted((first, second)))
+
+
+def _nodes_by_key(graph: Any) -> dict[str, Any]:
+    """Key -> the last node that has it: of a convolution and its rectifier, the rectifier."""
+    keys: dict[Any, str] = {}
+    for node in graph.nodes:
+        sources = [keys.get(source) for source in node.all_input_nodes]
+        if node.op == "placeholder":
+            keys[node] = "input"
+        elif node.target in CONVOLUTION:
+            keys[node] = f"conv {_parameter(node.args[1]).removesuffix('.weight')}"
+        elif node.target in ADDITION and len(sources) == 2 and all(sources):
+            keys[node] = _addition(*[str(s) for s in sources])
+        elif node.target in RECTIFIER and sources[0]:
+            keys[node] = sources[0]
+    return {key: node for node, key in keys.items()}
+
+
+def _parameter(node: Any) -> str:
+    return str(node.target) if node.op == "get_attr" else "?"
+
+
+def _quantize_weight(module: Any, node: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """The stored integers in place of a convolution's weight, its bias as whole steps; float layers have none."""
+    name = _parameter(node.args[1])
+    if f"{name}_quantized" not in tensors:
+        return
+    integers, scale = tensors[f"{name}_quantized"], tensors[f"{name}_scale"]
+    prefix = "int8_" + name.replace(".", "_")
+    arrays = {"integers": integers, "scale": scale, "zero_point": np.zeros(len(scale), np.int64)}
+    with module.graph.inserting_before(node):
+        parts = []
+        for kind, array in arrays.items():
+            module.register_buffer(f"{prefix}_{kind}", torch.from_numpy(np.array(array)))
+            parts.append(module.graph.get_attr(f"{prefix}_{kind}"))
+        largest = LEVELS[1]
+        weight = module.graph.call_function(
+            torch.ops.quantized_decomposed.dequantize_per_channel.default, (*parts, 0, -largest, largest, torch.int8)
+        )
+        bias = _rounded_bias(module, node, tensors, prefix)
+    node.args = (node.args[0], weight, *((bias,) if bias is not None else node.args[2:3]), *node.args[3:])
+
+
+def _rounded_bias(module: Any, node: Any, tensors: Mapping[str, np.ndarray], prefix: str) -> Any:
+    """The bias as float, but whole steps of its int32 scale; None where the ONNX graph has none."""
+    if len(node.args) < 3 or node.args[2] is None:
+        return None
+    name = _parameter(node.args[2])
+    if f"{name}_quantized" not in tensors:
+        return None
+    value = tensors[f"{name}_quantized"].astype(np.float64) * tensors[f"{name}_quantized_scale"].astype(np.float64)
+    module.register_buffer(f"{prefix}_bias", torch.from_numpy(value.astype(np.float32)))
+    return module.graph.get_attr(f"{prefix}_bias")
+
+
+def _quantize_activation(graph: Any, node: Any, scale: float, zero_point: int) -> None:
+    """All that read this tensor read its rounded values. Padding with zeros rounds nothing, but XNNPACK must see it."""
+    facts = (scale, zero_point, *LEVELS)
+    for user in [u for u in node.users if u.target in PADDING]:
+        _quantize_activation(graph, user, scale, zero_point)
+    operators = torch.ops.quantized_decomposed
+    readers = list(node.users)
+    with graph.inserting_after(node):
+        packed = graph.call_function(operators.quantize_per_tensor.default, (node, *facts))
+    for reader in readers:  # one each: XNNPACK's partitioner takes an operator together with its own dequantize nodes
+        with graph.inserting_before(reader):
+            back = graph.call_function(operators.dequantize_per_tensor.default, (packed, *facts))
+        reader.replace_input_with(node, back)
+
+
+def _register_operators() -> None:
+    """The operators of torch.ops.quantized_decomposed exist once this module has been imported."""
+    with contextlib.suppress(ImportError):
+        import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+    import torch.ao.quantization.fx._decomposed  # noqa: F401

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from converters.activation_ranges import best_range, collect_samples
-from converters.int8_graph import Int8Graph, QuantSpec, make_int8_graph, stored_int8
+from converters.int8_graph import Int8Graph, QuantSpec, external_names, make_int8_graph, stored_int8
 from converters.onnx_export import externalise
 from converters.sensitivity import rank_layers
 from converters.subnets import Subnet, table_key
@@ -64,6 +65,39 @@ def quantize_width(
         found[f"{key}/activation_scale"] = np.array([r.scale for r in ranges], np.float32)
         found[f"{key}/activation_zero_point"] = np.array([r.zero_point for r in ranges], np.uint8)
     return Int8Subnet(subnet, spec, graph, stored_int8(floats, graph.recipe, gammas, spec), found)
+
+
+def point_tensors(
+    found: Int8Subnet, floats: Mapping[str, np.ndarray], tables: Mapping[str, np.ndarray], resolution: int
+) -> Tables:
+    """The tensors of one point by initializer name, made as a device makes them."""
+    key = table_key(found.subnet.width, resolution)
+    return build_tensors(found.graph.recipe, {**floats, **found.stored}, {**tables, **found.tables}, key)
+
+
+def exact_logits(
+    found: Int8Subnet, tensors: Tables, resolution: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
+) -> npt.NDArray[np.float32]:
+    """What an engine whose sums do not saturate computes: the graph with its rounding, but float arithmetic.
+
+    Args:
+        tensors: of this resolution, from point_tensors.
+        pictures: (H, W, 3) uint8 RGB each.
+    Returns:
+        (pictures, classes).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_external_initializers(
+        list(tensors), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in tensors.values()]
+    )  # fmt: skip
+    graph = externalise(found.graph.proto, external_names(found.graph.recipe))
+    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+    name, size = session.get_inputs()[0].name, (resolution, resolution)
+    return np.concatenate([session.run(None, {name: preprocess(p, tensor_spec, size)})[0] for p in pictures])
 
 
 def with_float_layers(
