@@ -117,38 +117,48 @@ def test_trouble_is_one_sentence_and_exit_code_two(
     trouble: str,
     said: str,
 ) -> None:
-    data, out, more = shapes_folder, tmp_path / "run", []
-    if trouble == "no recipe":
-        recipe = tmp_path / "nothing.toml"
-    elif trouble == "unknown key":
-        recipe.write_text("epoch = 3\n")
-    elif trouble == "no data":
-        data = tmp_path / "nothing"
-    elif trouble == "empty folder":
-        data = tmp_path / "empty"
-        data.mkdir()
-    elif trouble == "too few":
-        data = tmp_path / "few"
-        shutil.copytree(shapes_folder / "test", data / "train")
-        for file in list(data.rglob("00[123].png")):
-            file.unlink()
-    elif trouble == "broken picture":
-        data = shutil.copytree(shapes_folder, tmp_path / "broken")
-        for file in (data / "train" / "disc").iterdir():
-            file.write_bytes(b"\x89PNG")
-    elif trouble == "out is a file":
-        out.write_text("")
-    elif trouble == "no such device":
-        more = ["--device", "abacus"]
-    arguments: list[object] = ["train", "--recipe", recipe, "--data", data, "--out", out, *more]
-    if trouble == "no checkpoint":
-        arguments = ["points", tmp_path / "nothing.pt"]
+    arguments = troubled_arguments(trouble, recipe, shapes_folder, tmp_path)
     code, output, errors = run(monkeypatch, capsys, *arguments)
     assert code == 2
     assert errors.startswith("error: ")
     assert said in errors
     assert errors.count("\n") == 1
     assert "Traceback" not in output + errors
+
+
+def troubled_arguments(trouble: str, recipe: Path, data: Path, folder: Path) -> list[object]:
+    """A command line in which one thing is wrong."""
+    if trouble == "no checkpoint":
+        return ["points", folder / "nothing.pt"]
+    out, more = folder / "run", ["--device", "abacus"] if trouble == "no such device" else []
+    if trouble == "no recipe":
+        recipe = folder / "nothing.toml"
+    elif trouble == "unknown key":
+        recipe.write_text("epoch = 3\n")
+    elif trouble == "out is a file":
+        out.write_text("")
+    else:
+        data = troubled_pictures(trouble, data, folder)
+    return ["train", "--recipe", recipe, "--data", data, "--out", out, *more]
+
+
+def troubled_pictures(trouble: str, data: Path, folder: Path) -> Path:
+    """The pictures, if nothing is wrong with them, else others."""
+    if trouble == "no data":
+        data = folder / "nothing"
+    elif trouble == "empty folder":
+        data = folder / "empty"
+        data.mkdir()
+    elif trouble == "too few":
+        shutil.copytree(data / "test", folder / "few" / "train")
+        data = folder / "few"
+        for file in list(data.rglob("00[123].png")):
+            file.unlink()
+    elif trouble == "broken picture":
+        data = shutil.copytree(data, folder / "broken")
+        for file in (data / "train" / "disc").iterdir():
+            file.write_bytes(b"\x89PNG")
+    return data
 
 
 def test_two_processes_train_like_one(recipe: Path, tmp_path: Path) -> None:
