@@ -1,0 +1,111 @@
+"""The camera application with a small Glance and Focus bundle, from the command line to the video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from small_training import write_pictures
+from test_glance_focus import checkpoint
+
+from apps.camera.__main__ import main
+from converters.glance_focus_build import FocusRequest, build_focus
+from edge_runtime.backends import BACKENDS
+from edge_runtime.bundle import Bundle
+from zoo.pictures import PictureSource
+
+RISING = {"one-look": 0.4, "budget-1": 0.6, "safe": 0.5, "all": 0.8}
+"""Made-up accuracies: a network with random weights has no reason to look twice."""
+
+
+def build(folder: Path, backend: str) -> Path:
+    source = PictureSource(write_pictures(folder / "pictures"))
+    path = build_focus(FocusRequest(checkpoint(source), source, folder / "tiny.bundle", (backend,), budgets=1))
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    for point in manifest["points"]:
+        point["accuracy"] = {"select": RISING[point["name"]]}
+    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", pytest.param("executorch", marks=pytest.mark.slow)])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A bundle with its engine; ExecuTorch takes a minute to lower."""
+    assert request.param in BACKENDS
+    return build(tmp_path_factory.mktemp(request.param), request.param), request.param
+
+
+def camera(*arguments: object) -> Result:
+    words = [str(a) for a in ("--source", "demo", "--show", "no", "--threads", 1, "--query-table", "none", *arguments)]
+    return CliRunner().invoke(main, words)
+
+
+def frames(path: Path) -> list[dict[str, object]]:
+    return [r for r in map(json.loads, path.read_text("utf-8").splitlines()) if r["event"] == "frame"]
+
+
+def test_the_camera_runs_it_and_saves_the_picture_with_its_patches(bundle: tuple[Path, str], tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    telemetry, video = tmp_path / "t.jsonl", tmp_path / "v.mp4"
+    done = camera(
+        "--bundle", bundle[0], "--backend", bundle[1], "--pin", "all", "--max-latency-ms", 10_000, "--max-frames", 4,
+        "--telemetry", telemetry, "--save", video,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    seen = frames(telemetry)
+    assert len(seen) == 4
+    assert {f["point"] for f in seen} == {"all"}
+    opened = cv2.VideoCapture(str(video))
+    assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    opened.release()
+
+
+def test_the_controller_chooses_the_exit_by_the_deadline(bundle: tuple[Path, str], tmp_path: Path) -> None:
+    scenario, telemetry = tmp_path / "s.toml", tmp_path / "t.jsonl"
+    scenario.write_text(
+        '[[phase]]\nname = "time"\nstart_s = 0.0\ndeadline_ms = 10000.0\n'
+        '[[phase]]\nname = "none"\nstart_s = 0.5\ndeadline_ms = 0.001\n'
+    )
+    done = camera(
+        "--bundle", bundle[0], "--backend", bundle[1], "--scenario", scenario, "--telemetry", telemetry,
+        "--max-frames", 45, "--no-realtime",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    seen = frames(telemetry)
+    patient, hasty = seen[:15], seen[-15:]
+    assert patient[-1]["point"] == "all"
+    assert all(f["on_time"] for f in patient)
+    assert hasty[-1]["point"] == "one-look"
+    assert not hasty[-1]["feasible"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("gone", "not a bundle folder"),
+        ("part", "glance"),
+        ("setting", "wants exit"),
+    ],
+)
+def test_a_bundle_that_cannot_run_is_one_sentence(
+    bundle: tuple[Path, str], tmp_path: Path, damage: str, message: str
+) -> None:
+    import shutil
+
+    broken = Path(shutil.copytree(bundle[0], tmp_path / "broken.bundle"))
+    if damage == "gone":
+        shutil.rmtree(broken)
+    elif damage == "part":
+        file = next(p.file for p in Bundle.load(broken).manifest.programs if p.name.startswith("glance"))
+        (broken / file).write_bytes(b"not a program")
+    else:
+        manifest = json.loads((broken / "manifest.json").read_text("utf-8"))
+        manifest["exits"]["settings"] = manifest["exits"]["settings"][:1]
+        (broken / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    done = camera("--bundle", broken, "--backend", bundle[1], "--max-frames", 2)
+    assert done.exit_code not in (0, 1)
+    assert message in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.output
