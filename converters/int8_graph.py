@@ -147,12 +147,14 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+    sides = [d.dim_value or 32 for d in template.graph.input[0].type.tensor_type.shape.dim[2:]]
+
     class Noise(CalibrationDataReader):
         """Two made-up pictures: only the structure of the result is used."""
 
         def __init__(self) -> None:
             draw = np.random.default_rng(0)
-            self.left = [draw.standard_normal((1, 3, 32, 32)).astype(np.float32) for _ in range(2)]
+            self.left = [draw.standard_normal((1, 3, *sides)).astype(np.float32) for _ in range(2)]
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {template.graph.input[0].name: self.left.pop()} if self.left else None
