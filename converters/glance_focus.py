@@ -114,11 +114,16 @@ class _Vector(nn.Module):
         return self.encoder(x)[0]
 
 
+def first_output(encoder: nn.Module) -> nn.Module:
+    """An encoder that gives its vector alone; its layers are named "encoder.<layer>"."""
+    return _Vector(encoder).eval()
+
+
 def _folded(encoder: nn.Module, side: int) -> nn.Module:
     """The encoder with each norm inside the convolution before it; norms after anything else stay."""
     torch.manual_seed(0)
     picture = torch.randn(1, 3, side, side)
-    whole = _Vector(encoder).eval()
+    whole = first_output(encoder)
     return fold_norms(whole, find_norm_pairs(whole, picture), picture).encoder
 
 

@@ -12,6 +12,18 @@ import torch
 from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
 from converters.glance_focus import CONVERSIONS, SUFFIX, step_parts
+from converters.glance_focus_exits import HELD_OUT, MEASURED, SolvedExits, gate_of, solve_exits
+from converters.glance_focus_int8 import (
+    ENCODERS,
+    INT8_CONVERSIONS,
+    Attempt,
+    Int8Part,
+    attempts,
+    describe,
+    largest_drop,
+    quantize_part,
+)
+from converters.int8_graph import QuantSpec
 from converters.self_test import self_test
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
@@ -21,7 +33,7 @@ from edge_runtime.exit_records import EarlyExits, ExitSetting, LookParts
 from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Preprocessing, Program, Vectors
 from edge_runtime.preprocess import preprocess
 from zoo.checkpoint import Checkpoint
-from zoo.focus_exits import NEVER, Answers, ExitPlan, control_risk, fit_temperatures, plan_budgets, play
+from zoo.focus_exits import NEVER
 from zoo.focus_patches import PolicyPlaces
 from zoo.gfnet import GFNet, step_madds
 from zoo.gfnet_checkpoint import build_gfnet
@@ -29,10 +41,11 @@ from zoo.gfnet_recipe import GlanceRecipe
 from zoo.gfnet_views import Views
 from zoo.pictures import PictureSource, Split
 
-VECTORS, VECTOR_TOLERANCE = "vectors/selftest.npz", 0.02
+VECTORS = "vectors/selftest.npz"
+VECTOR_TOLERANCE = {"fp32": 0.02, "int8": 0.1}
+MOST_CALIBRATION_IMAGES = 200  # of each encoder
 MIN_AGREEMENT = 0.99  # a place on the border of two pixels may round to the other one and move a patch by a pixel
 MAX_TYPICAL_ERROR = 1e-3  # of the largest logit; the median over pictures, for the same reason
-HELD_OUT, MEASURED = ("calib", "select"), ("select", "test")
 Report = Callable[[str], None]
 
 
@@ -44,6 +57,9 @@ class FocusRequest:
     source: PictureSource
     target: Path
     backends: tuple[str, ...] = ("onnxruntime",)
+    precisions: tuple[str, ...] = ("fp32",)
+    quant: QuantSpec = field(default_factory=QuantSpec)
+    """How int8 is done, and how much accuracy it may lose at every look and every exit."""
     budgets: int = 4
     """Points between one look and all looks."""
     max_loss: float = 0.02
@@ -54,11 +70,19 @@ class FocusRequest:
 
 
 class _Recorder:
-    """Parts that keep the scores of each look."""
+    """Parts that keep the scores of each look, and on demand what the encoders see."""
 
     def __init__(self, parts: ProgramParts) -> None:
         self._parts, self.scores = parts, list[Array]()
-        self.encode, self.place, self.close = parts.encode, parts.place, parts.close
+        self.place, self.close = parts.place, parts.close
+        self.images: dict[str, list[Array]] | None = None
+        """Encoder -> its pictures (1, 3, patch, patch); None keeps nothing."""
+
+    def encode(self, look: int, image: Array) -> tuple[Array, Array]:
+        """As the parts'; keeps a copy of the picture where that is wanted."""
+        if self.images is not None and len(kept := self.images[ENCODERS[look > 0]]) < MOST_CALIBRATION_IMAGES:
+            kept.append(image.copy())
+        return self._parts.encode(look, image)
 
     def answer(self, look: int, vector: Array, memory: Array) -> tuple[Array, Array]:
         """As the parts'; keeps a copy."""
@@ -91,30 +115,42 @@ class _FocusBuild:
         self.splits = request.source.splits(recipe.calib_pictures, recipe.select_pictures)
         self.views = Views(recipe, request.source, self.splits["train"].names)
         self.madds = step_madds(model.design, len(request.checkpoint.classes))
+        self.labels = {name: split.labels for name, split in self.splits.items()}
+        self.exported = step_parts(model)
         self.programs: list[Program] = []
         self.parts: list[LookParts] = []
         self.points: list[OperatingPoint] = []
         self.settings: list[ExitSetting] = []
         self.temperatures: tuple[float, ...] = (1.0,) * model.design.steps
+        self.seen: dict[str, list[Array]] = {name: [] for name in ENCODERS}
+        """What the encoders saw on calib: glances, and patches where the policy put them."""
         self.notes: list[str] = []
 
     def run(self) -> Path:
         """All steps in order."""
         for backend in self.request.backends:
             self._export(backend)
-        looks = self.model.design.steps
-        self._set_plans({"all": ExitPlan((NEVER,) * (looks - 1), 0.0, looks, 0.0, (*(0.0,) * (looks - 1), 1.0))}, {})
-        scores = self._engine_scores(self.writer.open(self._manifest()))
+        never = ExitSetting("all", (looks := self.model.design.steps), (NEVER,) * (looks - 1), float(looks),
+                            (*(0.0,) * (looks - 1), 1.0))  # fmt: skip
+        self.settings = [never]  # until the exits are solved
+        self.points = [self._point("all", parts, self.madds[-1], {"select": 0.0}, "all") for parts in self.parts[:1]]
+        scores = self._scores(self.request.backends[0], self.parts[0], calibrate="int8" in self.request.precisions)
+        for backend, parts in zip(self.request.backends[1:], self.parts[1:], strict=True):
+            self._scores(backend, parts)
         self._solve(scores)
-        bundle = self.writer.open(self._manifest())
-        self._time(bundle)
+        if "int8" in self.request.precisions:
+            self._quantize()
+        if "fp32" not in self.request.precisions:
+            self._drop_floats()
+        self._time(self.writer.open(self._manifest()))
         vectors = self_test(self.writer.open(self._manifest()), self.request.threads)
         self.writer.write_npz(VECTORS, vectors, compressed=True)
-        return self.writer.finish(replace(self._manifest(), vectors=Vectors(VECTORS, VECTOR_TOLERANCE)))
+        precision = "int8" if any(p.precision == "int8" for p in self.programs) else "fp32"
+        return self.writer.finish(replace(self._manifest(), vectors=Vectors(VECTORS, VECTOR_TOLERANCE[precision])))
 
     def _export(self, backend: str) -> None:
         names = {}
-        for part in step_parts(self.model):
+        for part in self.exported:
             name = f"{part.name}-{backend}"
             content = CONVERSIONS[backend](part)
             file = self.writer.write(f"programs/{part.name}-fp32.{SUFFIX[backend]}", content)
@@ -125,28 +161,36 @@ class _FocusBuild:
         classifiers = tuple(names.get("classifier") or names[f"classifier{look}"] for look in looks)
         self.parts.append(LookParts(names["glance"], names["policy"], names["focus"], classifiers))
 
-    def _engine_scores(self, bundle: Bundle) -> dict[str, dict[str, np.ndarray]]:
-        """Backend -> split -> scores (looks, pictures, classes) of all looks, compared with torch's."""
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for name, parts in zip(self.request.backends, self.parts, strict=True):
-            backend = open_backend(name, bundle, BackendOptions(self.request.threads))
-            assert isinstance(backend, EarlyExitBackend)
-            recorder = _Recorder(backend.parts(parts.glance))
-            point = next(p for p in bundle.manifest.points if p.program == parts.glance)
-            exits = bundle.manifest.exits
-            assert exits is not None
-            setting = exits.setting("all")
-            runner = EarlyExitRunner(recorder, exits, setting, point.size_hw, len(bundle.manifest.labels))
-            found[name] = {}
-            for split in sorted({*HELD_OUT, *MEASURED} & set(self.splits)):
-                found[name][split] = self._split_scores(
-                    runner, recorder, bundle, self.splits[split], f"{name}: {split}"
-                )
-            backend.close()
+    def _scores(
+        self, engine: str, parts: LookParts, *, calibrate: bool = False, splits: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
+        """Split -> scores (looks, pictures, classes) of all looks; those of float parts are compared with torch's.
+
+        Args:
+            calibrate: keep what the encoders see on calib.
+            splits: None named: all that are held out or measured.
+        """
+        bundle = self.writer.open(self._manifest())
+        exits = bundle.manifest.exits
+        assert exits is not None
+        backend = open_backend(engine, bundle, BackendOptions(self.request.threads))
+        assert isinstance(backend, EarlyExitBackend)
+        recorder = _Recorder(backend.parts(parts.glance))
+        size_hw = (self.model.design.picture,) * 2
+        runner = EarlyExitRunner(recorder, exits, exits.setting("all"), size_hw, len(bundle.manifest.labels))
+        found = {}
+        for split in splits or sorted({*HELD_OUT, *MEASURED} & set(self.splits)):
+            if not len(self.splits[split]):
+                continue
+            recorder.images = self.seen if calibrate and split == "calib" else None
+            check = parts in self.parts[: len(self.request.backends)]
+            where = f"{engine}: {split}"
+            found[split] = self._split_scores(runner, recorder, bundle, self.splits[split], where if check else None)
+        backend.close()
         return found
 
     def _split_scores(
-        self, runner: EarlyExitRunner, recorder: _Recorder, bundle: Bundle, split: Split, where: str
+        self, runner: EarlyExitRunner, recorder: _Recorder, bundle: Bundle, split: Split, where: str | None
     ) -> np.ndarray:
         rows, expected = [], []
         for at in range(0, len(split), 100):
@@ -157,11 +201,11 @@ class _FocusBuild:
                 runner.run()
                 rows.append(np.stack(recorder.scores))
                 inputs.append(runner.input.copy())
-            expected.append(self._torch_scores(np.concatenate(inputs)))
-        if not rows:
-            return np.zeros((self.model.design.steps, 0, len(bundle.manifest.labels)), np.float32)
+            if where is not None:
+                expected.append(self._torch_scores(np.concatenate(inputs)))
         scores = np.stack(rows, 1)
-        self._require_parity(scores, np.concatenate(expected, 1), where)
+        if where is not None:
+            self._require_parity(scores, np.concatenate(expected, 1), where)
         return scores
 
     @torch.no_grad()
@@ -187,56 +231,131 @@ class _FocusBuild:
             )
         self.report(f"{where}: agreement with torch {agreement:.2%}, typical error {typical:.1e}")
 
-    def _solve(self, scores: dict[str, dict[str, np.ndarray]]) -> None:
+    def _solve(self, scores: dict[str, np.ndarray]) -> None:
         """Temperatures and exits on held-out pictures of the first engine; accuracy of each on what is measured."""
-        first = scores[self.request.backends[0]]
-        held = [name for name in HELD_OUT if name in first and len(self.splits[name])]
-        if not held:
-            raise ConversionError("no held-out pictures: train with calib_pictures or select_pictures above 0")
-        logits = np.concatenate([first[name] for name in held], 1)
-        labels = np.concatenate([self.splits[name].labels for name in held])
-        self.temperatures = fit_temperatures(logits, labels)
-        answers = Answers.from_logits(logits, labels, self.temperatures)
-        last = answers.looks - 1
-        plans = {"one-look": play(answers, self.madds, (0.0, *(NEVER,) * (last - 1)))}
-        for index, plan in enumerate(plan_budgets(answers, self.madds, self.request.budgets), start=1):
-            plans[f"budget-{index}"] = plan
-        plans["safe"] = control_risk(answers, self.madds, self.request.max_loss)
-        plans["all"] = play(answers, self.madds, (NEVER,) * last)
-        accuracy: dict[str, dict[str, float]] = {name: {} for name in plans}
-        for split in MEASURED:
-            if split not in first or not len(self.splits[split]):
-                continue
-            judged = Answers.from_logits(first[split], self.splits[split].labels, self.temperatures)
-            for name, plan in plans.items():
-                realised = play(judged, self.madds, plan.thresholds)
-                accuracy[name][split] = realised.accuracy
-                self.report(
-                    f"{name} on {split}: planned {plan.cost / 1e6:.2f}, realised {realised.cost / 1e6:.2f} MMAdds, "
-                    f"{realised.looks:.2f} looks, accuracy {realised.accuracy:.3f}"
-                )
-        self._set_plans(plans, accuracy)
-        self.notes = [
-            f"exits: solved on {len(labels)} held-out pictures ({', '.join(held)}); costs are multiply-adds",
-            f"safe: loses at most {self.request.max_loss:g} of the accuracy of all looks, with 95 % confidence",
+        request = self.request
+        self.solved = solve_exits(scores, self.labels, self.madds, request.budgets, request.max_loss, self.report)
+        self.temperatures = self.solved.temperatures
+        self.settings, self.points = [], []
+        self._add_plans(self.solved, "", list(zip(request.backends, self.parts, strict=True)))
+        held = [name for name in HELD_OUT if name in scores]
+        self.notes += [
+            f"exits: solved on {sum(scores[n].shape[1] for n in held)} held-out pictures ({', '.join(held)}); "
+            "costs are multiply-adds",
+            f"safe: loses at most {request.max_loss:g} of the accuracy of all looks, with 95 % confidence",
         ]
 
-    def _set_plans(self, plans: dict[str, ExitPlan], accuracy: dict[str, dict[str, float]]) -> None:
-        looks, design = self.model.design.steps, self.model.design
-        self.settings = [
-            ExitSetting(name, looks, plan.thresholds, plan.looks, plan.shares) for name, plan in plans.items()
-        ]  # fmt: skip
-        self.points = []
-        for backend, parts in zip(self.request.backends, self.parts, strict=True):
-            suffix = "" if backend == self.request.backends[0] else f"-{backend}"
-            for name, plan in plans.items():
-                madds = round(plan.cost) or self.madds[-1]
+    def _add_plans(self, solved: SolvedExits, suffix: str, sets: list[tuple[str, LookParts]]) -> None:
+        """A setting for each plan, and a point for each plan and set of parts."""
+        looks = self.model.design.steps
+        self.settings += [
+            ExitSetting(name + suffix, looks, plan.thresholds, plan.looks, plan.shares)
+            for name, plan in solved.plans.items()
+        ]
+        for backend, parts in sets:
+            engine = "" if backend == self.request.backends[0] else f"-{backend}"
+            for name, plan in solved.plans.items():
+                accuracy = solved.accuracy[name] or {"select": 0.0}
                 self.points.append(
-                    OperatingPoint(
-                        f"{name}{suffix}", parts.glance, 1.0, (design.picture, design.picture), madds,
-                        accuracy.get(name) or {"select": 0.0}, exit=name,
-                    )
-                )  # fmt: skip
+                    self._point(f"{name}{suffix}{engine}", parts, round(plan.cost), accuracy, name + suffix)
+                )
+
+    def _point(
+        self, name: str, parts: LookParts, madds: int, accuracy: dict[str, float], setting: str
+    ) -> OperatingPoint:  # fmt: skip
+        side = self.model.design.picture
+        return OperatingPoint(name, parts.glance, 1.0, (side, side), madds, accuracy, exit=setting)
+
+    def _quantize(self) -> None:
+        """Add int8 points, unless the sequence loses too much at a look or an exit; say which parts stay float."""
+        first, quant = self.request.backends[0], self.request.quant
+        if not self.solved.gate:
+            raise ConversionError(
+                "int8 is judged on the select split, which is empty: train with select_pictures above 0"
+            )
+        for attempt in attempts(quant):
+            quantized = self._quantized(attempt)
+            parts = self._stage(first, quantized)
+            scores = self._scores(first, parts)
+            request = self.request
+            found = solve_exits(scores, self.labels, self.madds, request.budgets, request.max_loss, lambda line: None,
+                                self.temperatures)  # fmt: skip
+            where, drop = largest_drop(self.solved.gate, found.gate)
+            what = describe(quantized, [part.name for part in self.exported])
+            self.report(f"int8, {what}: loses at most {drop:.2%} on select, at {where}")
+            if drop <= quant.max_drop:
+                break
+            self._unstage(parts)
+        else:
+            self._say(
+                f"int8 is left out: even with the glance alone {where} loses {drop:.2%} on select, "
+                f"{quant.max_drop:.2%} may be lost; all parts stay float"
+            )
+            return
+        self._say(f"int8: {what}")
+        sets = [(first, parts), *self._other_engines(quantized, found)]
+        self._add_plans(found, "-int8", sets)
+
+    def _quantized(self, attempt: Attempt) -> dict[str, Int8Part]:
+        by_name = {part.name: part for part in self.exported}
+        return {
+            name: quantize_part(by_name[name], self.seen[name], self.request.quant, attempt.float_layers)
+            for name in attempt.parts
+        }
+
+    def _other_engines(self, quantized: dict[str, Int8Part], solved: SolvedExits) -> list[tuple[str, LookParts]]:
+        """The same integers on the other engines, each with its own gate."""
+        kept = []
+        for backend in self.request.backends[1:]:
+            parts = self._stage(backend, quantized)
+            scores = self._scores(backend, parts, splits=("select",))
+            gate = gate_of(scores, self.labels, solved.plans, self.madds, self.temperatures)
+            where, drop = largest_drop(self.solved.gate, gate)
+            self.report(f"int8 on {backend}: loses at most {drop:.2%} on select, at {where}")
+            if drop > self.request.quant.max_drop:
+                self._unstage(parts)
+                self._say(f"int8 is left out on {backend}: {where} loses {drop:.2%} on select; its parts stay float")
+            else:
+                kept.append((backend, parts))
+        return kept
+
+    def _stage(self, backend: str, quantized: dict[str, Int8Part]) -> LookParts:
+        """Write int8 encoders and list their set of parts."""
+        floats = self.parts[self.request.backends.index(backend)]
+        names = {}
+        for name, found in quantized.items():
+            names[name] = f"{name}-int8-{backend}"
+            content = INT8_CONVERSIONS[backend](found)
+            file = self.writer.write(f"programs/{name}-int8.{SUFFIX[backend]}", content)
+            part = found.part
+            self.programs.append(Program(names[name], backend, "int8", file, part.inputs[0], part.outputs[0]))
+            self.report(f"{backend}: quantized {name}, {len(content) / 1e6:.2f} MB")
+        self.parts.append(replace(floats, **names))
+        return self.parts[-1]
+
+    def _unstage(self, parts: LookParts) -> None:
+        """Take a set of parts out again, with the programs that no other set uses."""
+        self.parts.remove(parts)
+        used = {name for p in self.parts for name in (p.glance, p.policy, p.focus, *p.classifiers)}
+        for program in [p for p in self.programs if p.name not in used]:
+            self.programs.remove(program)
+            self.writer.remove(program.file)
+
+    def _drop_floats(self) -> None:
+        """A bundle of int8 alone; float points stay on engines whose int8 was left out."""
+        precision = {p.name: p.precision for p in self.programs}
+        engine = {p.name: p.backend for p in self.programs}
+        has_int8 = {engine[p.glance] for p in self.parts if precision[p.glance] == "int8"}
+        for parts in [p for p in self.parts if precision[p.glance] == "fp32" and engine[p.glance] in has_int8]:
+            self.points = [p for p in self.points if p.program != parts.glance]
+            self._unstage(parts)
+        used = {p.exit for p in self.points}
+        self.settings = [s for s in self.settings if s.name in used]
+
+    def _say(self, note: str) -> None:
+        """For the user now, and in the manifest for later."""
+        self.report(note)
+        self.notes.append(note)
 
     def _time(self, bundle: Bundle) -> None:
         """Expected milliseconds of each point here, from the usual time of a glance and of a patch."""

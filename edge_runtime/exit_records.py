@@ -16,7 +16,7 @@ def _require(holds: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class LookParts:
-    """Programs of one engine and precision, by name; a point names the glance."""
+    """Programs of one engine, by name; a point names the glance. In an int8 set some parts may be float."""
 
     glance: str
     """(1, 3, patch, patch) -> vector (1, V) and feature map."""

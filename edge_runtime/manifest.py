@@ -195,8 +195,8 @@ class Manifest:
         _require(min(size_hw) > patch, f"point {point.name!r}: size_hw is {size_hw}, expected above {patch}")
         parts: tuple[LookParts, ...] = tuple(p for p in self.exits.parts if p.glance == point.program)
         _require(len(parts) == 1, f"point {point.name!r}: program {point.program!r} is the glance of no set of parts")
-        kinds = set()
+        engines = set()  # precisions may differ: small parts of an int8 set stay float
         for name in (parts[0].glance, parts[0].policy, parts[0].focus, *parts[0].classifiers):
             _require(name in programs, f"exits: part {name!r} is not among the programs")
-            kinds.add((programs[name].backend, programs[name].precision))
-        _require(len(kinds) == 1, f"exits: the parts of {point.program!r} are of different engines or precisions")
+            engines.add(programs[name].backend)
+        _require(len(engines) == 1, f"exits: the parts of {point.program!r} are of different engines")

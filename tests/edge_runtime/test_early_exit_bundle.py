@@ -54,6 +54,13 @@ def test_a_bundle_with_exits_is_read(tmp_path: Path) -> None:
     assert manifest.exits.parts_of("glance").focus == "focus"
 
 
+def test_small_parts_of_an_int8_set_may_stay_float(tmp_path: Path) -> None:
+    values = focus_values()
+    values["programs"][0]["precision"] = "int8"
+    manifest = Bundle.load(focus_bundle(tmp_path / "a.bundle", values)).manifest
+    assert [p.precision for p in manifest.programs] == ["int8", "fp32", "fp32", "fp32"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -73,7 +80,7 @@ def test_a_bundle_with_exits_is_read(tmp_path: Path) -> None:
         (("exits", "settings", 0, "shares"), [0.5, 0.2], "add up to 1"),
         (("exits", "settings", 0, "expected_looks"), 9.0, "expected_looks"),
         (("exits", "settings", 0, "max_looks"), 0, "max_looks is 0"),
-        (("programs", 1, "precision"), "int8", "different engines or precisions"),
+        (("programs", 1, "backend"), "onnxruntime", "different engines"),
     ],
 )
 def test_impossible_exits_are_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, message: str) -> None:
