@@ -3,7 +3,7 @@
     python -m zoo focus --recipe zoo/recipes/gfnet-scenes-20.toml --data PICTURES --out runs/gfnet-scenes-20
     python -m zoo scenes --recipe zoo/recipes/scenes-20.toml --data PICTURES --out runs/scenes-20
     python -m converters focus --checkpoint runs/gfnet-scenes-20/model.pt --data PICTURES --out runs/focus.bundle \\
-        --budgets 10
+        --budgets 4
     python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-scenes-20/model.pt \\
         --static runs/scenes-20/model.pt --data PICTURES
 
@@ -27,6 +27,7 @@ from benchmarks.record import RESULTS, percentiles, save
 
 PAGE = RESULTS.parent.parent / "docs" / "glance-and-focus.md"
 WARM_UP, TIMED = 10, 300
+BUDGETS = 10
 DEADLINE_FRAMES, BUSY_PROCESSES = 2000, 2
 
 
@@ -40,7 +41,7 @@ def test_scenes(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, Any
     source = PictureSource(data)
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     views = Views(recipe, source, splits["train"].names)
-    return views.evaluation(splits["test"].names), splits["test"].labels, model, (views, splits["test"])
+    return views.evaluation(splits["test"].names), splits["test"].labels, model, (views, splits)
 
 
 def planned_against_realised(
@@ -77,6 +78,34 @@ def planned_against_realised(
             "p99_ms": percentiles(values["ms"])["p99"],
         })  # fmt: skip
     backend.close()
+    return rows
+
+
+def budget_plans(model: Any, views: Any, splits: Any, cost: list[int], count: int = BUDGETS) -> list[dict[str, Any]]:
+    """Thresholds for so many budgets, solved on calib and select, played on test: planned and realised cost.
+
+    Args:
+        cost: multiply-adds up to each look.
+    """
+    from zoo.focus_exits import Answers, fit_temperatures, plan_budgets, play
+    from zoo.gfnet_evaluate import look_logits
+
+    found = {name: look_logits(model, views, splits[name]) for name in ("calib", "select", "test") if len(splits[name])}
+    held = [found[name] for name in ("calib", "select") if name in found]
+    logits = np.concatenate([scores.numpy() for scores, _ in held], 1)
+    labels = np.concatenate([right.numpy() for _, right in held])
+    temperatures = fit_temperatures(logits, labels)
+    plans = plan_budgets(Answers.from_logits(logits, labels, temperatures), cost, count)
+    scores, right = found["test"]
+    test = Answers.from_logits(scores.numpy(), right.numpy(), temperatures)
+    rows = []
+    for plan in plans:
+        realised = play(test, cost, plan.thresholds)
+        rows.append({
+            "planned_madds": round(plan.cost), "realised_madds": round(realised.cost),
+            "cost_error": realised.cost / plan.cost - 1.0, "planned_accuracy": plan.accuracy,
+            "test_accuracy": realised.accuracy, "looks": realised.looks,
+        })  # fmt: skip
     return rows
 
 
@@ -240,7 +269,13 @@ def render(values: dict[str, Any]) -> dict[str, str]:
         f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f}, "
         f"p99 {late['latency_ms']['p99']:.2f} ms."
     )
-    tables = {"plans": focus, "controls": control, "static": static, "deadline": [deadline]}
+    budgets = ["| planned, MMAdds | realised | error | accuracy, planned | on test |", "|---|---|---|---|---|"]
+    for row in values["budgets"]:
+        budgets.append(
+            f"| {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} | {row['cost_error']:+.1%} | "
+            f"{row['planned_accuracy']:.3f} | {row['test_accuracy']:.3f} |"
+        )
+    tables = {"plans": focus, "budgets": budgets, "controls": control, "static": static, "deadline": [deadline]}
     return {name: "\n".join(lines) for name, lines in tables.items()}
 
 
@@ -274,12 +309,13 @@ def main(bundle_path: str, checkpoint: Path, static: Path, data: str, frames: in
 
     torch.set_num_threads(1)
     bundle = Bundle.load(bundle_path)
-    scenes, labels, model, (views, split) = test_scenes(load_checkpoint(checkpoint), data)
+    scenes, labels, model, (views, splits) = test_scenes(load_checkpoint(checkpoint), data)
     cost = step_madds(model.design, len(bundle.manifest.labels))
     values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
     values["static"] = static_points(static, scenes)
     values["speed_ups"] = speed_ups(values["focus"], values["static"])
-    values["controls"] = controls(model, views, split)
+    values["budgets"] = budget_plans(model, views, splits, cost)
+    values["controls"] = controls(model, views, splits["test"])
     values["deadline"] = deadlines(bundle, scenes, labels, frames, busy)
     tables = render(values)
     for name, table in tables.items():

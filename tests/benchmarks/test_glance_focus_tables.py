@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+import torch
 
-from benchmarks.glance_focus import PAGE, fill, render, sign_test, speed_ups
+from benchmarks.glance_focus import PAGE, budget_plans, fill, render, sign_test, speed_ups
+from zoo import gfnet_evaluate
 
 
 def test_the_paired_test_is_exact() -> None:
@@ -29,10 +32,36 @@ def test_a_static_point_is_compared_with_the_fastest_that_is_as_accurate() -> No
     assert [(row["focus"], row["times_faster"]) for row in rows] == [("budget", 2.5), ("one-look", 0.5), (None, None)]
 
 
+def test_ten_budgets_are_planned_on_held_out_pictures_and_played_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+
+    def scores(name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = draw.integers(0, 3, count)
+        logits = draw.normal(0.0, 1.0, (3, count, 3))
+        logits[:, np.arange(count), labels] += np.array([[0.5], [1.0], [1.5]])
+        return torch.from_numpy(logits).float(), torch.from_numpy(labels)
+
+    sizes = {"calib": 2000, "select": 2000, "test": 4000}
+    known = {name: scores(name, size) for name, size in sizes.items()}
+    splits = {name: range(size) for name, size in sizes.items()}
+    monkeypatch.setattr(gfnet_evaluate, "look_logits", lambda model, views, split: known[
+        next(name for name, size in splits.items() if size is split)
+    ])  # fmt: skip
+    rows = budget_plans(None, None, splits, [10, 20, 30])
+    assert len(rows) == 10
+    planned = [row["planned_madds"] for row in rows]
+    assert planned == sorted(planned)
+    assert planned[0] < 15 < 25 < planned[-1]
+    assert all(abs(row["cost_error"]) < 0.05 for row in rows)
+    assert any(row["cost_error"] != 0.0 for row in rows)  # other pictures than it was planned on
+
+
 def values() -> dict[str, object]:
     return {
         "focus": [{"point": "all", "planned_madds": 10e6, "realised_madds": 10.1e6, "cost_error": 0.01, "looks": 3.0,
                    "test_accuracy": 0.5, "mean_ms": 2.0}],
+        "budgets": [{"planned_madds": 10e6, "realised_madds": 10.15e6, "cost_error": 0.015, "planned_accuracy": 0.51,
+                     "test_accuracy": 0.5, "looks": 2.0}],
         "controls": [{"look": 2, "patches": "random", "test_accuracy": 0.4, "p_value": 0.01}],
         "static": [{"point": "r128", "test_accuracy": 0.6, "mean_ms": 4.0}],
         "speed_ups": [{"static": "r128", "focus": None, "times_faster": None}],
@@ -44,6 +73,7 @@ def values() -> dict[str, object]:
 def test_the_tables_say_what_was_measured() -> None:
     tables = render(values())
     assert "| all | 10.00 | 10.10 (+1.0%) | 3.00 | 0.500 | 2.00 |" in tables["plans"]
+    assert "| 10.00 | 10.15 | +1.5% | 0.510 | 0.500 |" in tables["budgets"]
     assert "none is as accurate" in tables["static"]
     assert "99.90% of 1000 frames in time" in tables["deadline"]
 
