@@ -36,7 +36,7 @@ from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
 from zoo.slim_layers import SlimConv
-from zoo.slim_net import SlimNet
+from zoo.slim_net import SlimNet, to_channels_last
 from zoo.strangers import Strangers
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
@@ -85,12 +85,7 @@ def train(
     run = _Run(recipe, source, splits["train"], place, amp, processes, strangers)
     last = out / "last.pt"
     log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
-    if initial_weights is not None:
-        run.model.load_state_dict(initial_weights)
-    elif recipe.init and not last.exists():
-        run.start_from(initial_network(recipe, source.classes), log)
-    if run.teacher is not None:
-        run.teacher.load_state_dict(run.model.state_dict())
+    _take_first_weights(run, initial_weights, log, resumed=last.exists())
     for net in filter(None, (run.model, run.teacher)):
         net.synchronised_norms = processes.count > 1 and synchronised_norms
     if last.exists():
@@ -103,6 +98,16 @@ def train(
         if stop_after_epochs is not None and run.epoch - first_epoch >= stop_after_epochs:
             return last
     return _finish(run, splits, out, log)
+
+
+def _take_first_weights(run: _Run, given: dict[str, Any] | None, log: TrainingLog, *, resumed: bool) -> None:
+    """Start from the given weights, or from the recipe's network unless the run is resumed; a teacher starts equal."""
+    if given is not None:
+        run.model.load_state_dict(given)
+    elif run.recipe.init and not resumed:
+        run.start_from(initial_network(run.recipe, run.source.classes), log)
+    if run.teacher is not None:
+        run.teacher.load_state_dict(run.model.state_dict())
 
 
 def open_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
@@ -143,7 +148,7 @@ class _Run:
             model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
         except ValueError as error:
             raise RecipeError(f"recipe: model_options: {error}") from error
-        self.model: SlimNet = model.to(device=device, memory_format=torch.channels_last)
+        self.model: SlimNet = to_channels_last(model.to(device))
         taught = recipe.ema_teacher > 0 or recipe.init_teacher
         self.teacher: SlimNet | None = copy.deepcopy(self.model) if taught else None
         if recipe.init_teacher:
