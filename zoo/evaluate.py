@@ -12,7 +12,7 @@ from zoo.calibrate import to_tensor
 from zoo.confidence import confidence_facts, confidence_report
 from zoo.madds import count_madds
 from zoo.pictures import PictureSource, Split, evaluation_batch
-from zoo.slim_net import SlimNet, materialise
+from zoo.slim_net import SlimNet, materialise, to_channels_last
 
 CONFIDENCE_SPLITS = ("calib", "select")  # temperature and threshold are fitted on these
 
@@ -41,7 +41,7 @@ def evaluate_points(
     """
     rows = []
     for width, resolution in points:
-        plain = materialise(model, width=width, resolution=resolution).to(memory_format=torch.channels_last)
+        plain = to_channels_last(materialise(model, width=width, resolution=resolution))
         row: dict[str, Any] = {"width": width, "resolution": resolution}
         row["madds"] = count_madds(plain, (1, 3, resolution, resolution))
         found: dict[str, tuple[Tensor, Tensor]] = {}

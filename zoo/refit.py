@@ -11,7 +11,7 @@ from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points, picture_logits
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe
-from zoo.slim_net import SlimNet, materialise
+from zoo.slim_net import SlimNet, materialise, to_channels_last
 from zoo.strangers import Strangers
 
 
@@ -53,8 +53,7 @@ def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row
 
     Where training used strangers, these are the half that it left aside.
     """
-    plain = materialise(model, width=row["width"], resolution=row["resolution"])
-    plain = plain.to(memory_format=torch.channels_last)
+    plain = to_channels_last(materialise(model, width=row["width"], resolution=row["resolution"]))
     names = Strangers(strangers, recipe.strangers_skipped).test_names if recipe.strangers_per_batch else strangers.names
     logits = picture_logits(plain, strangers, names, row["resolution"], recipe.mean, recipe.std)
     confidence = (logits.double() / row["temperature"]).softmax(1).max(1).values
