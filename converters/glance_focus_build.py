@@ -117,6 +117,8 @@ class _FocusBuild:
         self.madds = step_madds(model.design, len(request.checkpoint.classes))
         self.labels = {name: split.labels for name, split in self.splits.items()}
         self.exported = step_parts(model)
+        self.float_graphs: dict[str, bytes] = {}
+        """Part -> its float ONNX file, which int8 starts from on every engine."""
         self.programs: list[Program] = []
         self.parts: list[LookParts] = []
         self.points: list[OperatingPoint] = []
@@ -153,6 +155,8 @@ class _FocusBuild:
         for part in self.exported:
             name = f"{part.name}-{backend}"
             content = CONVERSIONS[backend](part)
+            if backend == "onnxruntime":
+                self.float_graphs[part.name] = content
             file = self.writer.write(f"programs/{part.name}-fp32.{SUFFIX[backend]}", content)
             self.programs.append(Program(name, backend, "fp32", file, part.inputs[0], part.outputs[0]))
             names[part.name] = name
@@ -297,11 +301,13 @@ class _FocusBuild:
         self._add_plans(found, "-int8", sets)
 
     def _quantized(self, attempt: Attempt) -> dict[str, Int8Part]:
-        by_name = {part.name: part for part in self.exported}
-        return {
-            name: quantize_part(by_name[name], self.seen[name], self.request.quant, attempt.float_layers)
-            for name in attempt.parts
-        }
+        found = {}
+        for part in (part for part in self.exported if part.name in attempt.parts):
+            if part.name not in self.float_graphs:
+                self.float_graphs[part.name] = CONVERSIONS["onnxruntime"](part)
+            graph, images = self.float_graphs[part.name], self.seen[part.name]
+            found[part.name] = quantize_part(part, graph, images, self.request.quant, attempt.float_layers)
+        return found
 
     def _other_engines(self, quantized: dict[str, Int8Part], solved: SolvedExits) -> list[tuple[str, LookParts]]:
         """The same integers on the other engines, each with its own gate."""

@@ -17,7 +17,7 @@ from converters.activation_ranges import best_range, collect_samples
 from converters.errors import ConversionError
 from converters.executorch_export import lower, quiet
 from converters.executorch_quantize import quantize_point
-from converters.glance_focus import MIN_DELEGATED, Part, first_output, to_onnx
+from converters.glance_focus import MIN_DELEGATED, Part, first_output
 from converters.int8_graph import QuantSpec, make_int8_graph, stored_int8
 from converters.sensitivity import rank_layers
 from edge_runtime.tensor_recipe import GraphTensors, TensorRecipe, build_tensors
@@ -54,11 +54,14 @@ def attempts(spec: QuantSpec) -> list[Attempt]:
     return [*tried, Attempt(("glance",), spec.max_float_layers)]
 
 
-def quantize_part(part: Part, images: Sequence[np.ndarray], spec: QuantSpec, float_layers: int = 0) -> Int8Part:
+def quantize_part(
+    part: Part, exported: bytes, images: Sequence[np.ndarray], spec: QuantSpec, float_layers: int = 0
+) -> Int8Part:
     """Quantize one encoder.
 
     Args:
         part: glance or focus, norms folded.
+        exported: the part as a float ONNX file; exporting is the slow step, so it is done once.
         images: what it saw in calibration, (1, 3, patch, patch) float32 each.
         spec: how.
         float_layers: so many of its most sensitive convolutions stay float.
@@ -72,7 +75,7 @@ def quantize_part(part: Part, images: Sequence[np.ndarray], spec: QuantSpec, flo
         ranked = rank_layers(first_output(part.module), batch, spec.largest)
         names = tuple(name.removeprefix("encoder.") for name, _ in ranked[:float_layers])
         spec = replace(spec, float_layers=names)
-    proto = onnx.load_from_string(to_onnx(part))
+    proto = onnx.load_from_string(exported)
     values = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
     floats = {name: array for name, array in values.items() if array.dtype == np.float32 and array.ndim}
     recipe = GraphTensors(tuple(TensorRecipe(name, array.shape, name) for name, array in floats.items()))
