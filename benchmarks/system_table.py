@@ -7,7 +7,7 @@
 
 Accuracy comes from the finished checkpoints, parity from benchmarks/results/system_bundles.json, the probe from
 pixel_probe.json; latency and the unseen resolutions are measured here. A system without checkpoint is shown as such.
-`--skip-latency` keeps the recorded latencies, `--page-only` writes the page from what is recorded.
+`--keep-measured` keeps the recorded latencies and resolutions, `--page-only` writes the page from what is recorded.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _recorded(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def measure(runs: Path, data: str, latency: bool) -> None:
+def measure(runs: Path, data: str, anew: bool) -> None:
     """Everything that can be measured now, into benchmarks/results/system_table.json."""
     import torch
 
@@ -113,28 +113,29 @@ def measure(runs: Path, data: str, latency: bool) -> None:
     trained = {n: measure_checkpoint(runs / n / "model.pt") for n in names}
     built = {n: runs / f"{n}.bundle" for n in names if (runs / f"{n}.bundle" / "manifest.json").exists()}
     before = _recorded("system_table")
-    times = before.get("latency_ms", {})
-    if latency:
+    times, resolutions = before.get("latency_ms", {}), before.get("resolutions", {})
+    if anew:
         times = measure_latency(built, {n: trained[n]["points"][0]["resolution"] for n in built})
-    pair = {n: runs / n / "model.pt" for n in (RESFORMER, PLAIN_TRANSFORMER) if n in names}
+        pair = {n: runs / n / "model.pt" for n in (RESFORMER, PLAIN_TRANSFORMER) if n in names}
+        resolutions = measure_resolutions(pair, data)
     save("system_table", {
         "probe": _recorded("pixel_probe")["chosen"], "trained": trained, "latency_ms": times,
         "bundles": {n: v for n, v in _recorded("system_bundles").get("systems", {}).items() if n in names},
-        "resolutions": measure_resolutions(pair, data),
+        "resolutions": resolutions,
     })  # fmt: skip
 
 
 @click.command()
 @click.option("--data", help="The pictures that the systems were trained on.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@click.option("--skip-latency", is_flag=True, help="Keep the recorded latencies.")
+@click.option("--keep-measured", is_flag=True, help="Keep the recorded latencies and resolutions.")
 @click.option("--page-only", is_flag=True, help="Write the page from what is recorded.")
-def main(data: str | None, runs: Path, skip_latency: bool, page_only: bool) -> None:
+def main(data: str | None, runs: Path, keep_measured: bool, page_only: bool) -> None:
     """Measure, and write the JSON and the tables."""
     if not page_only:
         if data is None:
             raise click.UsageError("--data is missing; give the pictures, or --page-only")
-        measure(runs, data, not skip_latency)
+        measure(runs, data, not keep_measured)
     values = _recorded("system_table")
     for name, lines in (
         ("systems", system_lines(values)),
