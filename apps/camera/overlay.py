@@ -278,7 +278,8 @@ def _draw_grid(
     for row in _spread(len(widths), pitch_y, 10 * unit):
         y = top + (row + 0.5) * pitch_y - gap / 2 + 3 * unit
         draw_text(picture, f"{widths[row]:g}", left - 5 * unit, y, 9 * unit, MUTED, align="right")
-    for column in _spread(len(sizes), pitch_x, 16 * unit):
+    widest = max(text_width(size_text(size), 9 * unit) for size in sizes)
+    for column in _spread(len(sizes), pitch_x, widest + 5 * unit):
         x = left + (column + 0.5) * pitch_x - gap / 2
         draw_text(picture, size_text(sizes[column]), x, bottom + 10 * unit, 9 * unit, MUTED, align="centre")
 
