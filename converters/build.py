@@ -235,12 +235,11 @@ class _Build:
     def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
         """With these programs and points, or with all so far."""
         request, recipe = self.request, self.recipe
-        mean, std = (tuple(float(v) for v in values) for values in (recipe.mean, recipe.std))
         onnx = "onnxruntime" in request.backends
         splits = {n: f"{request.source.root.name}, {len(self.splits[n])} pictures" for n in self._measured()}
         return Manifest(
             SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
-            Preprocessing(mean, std), tuple(self.programs if programs is None else programs),
+            self._preprocessing(), tuple(self.programs if programs is None else programs),
             tuple(self.points if points is None else points), {},
             channel_rule=ChannelRule(
                 "make_divisible", channel_divisor(self.model), min(recipe.widths), max(recipe.widths)
@@ -248,6 +247,10 @@ class _Build:
             weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, notes=tuple(self.notes),
             provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
         )  # fmt: skip
+
+    def _preprocessing(self) -> Preprocessing:
+        mean, std = (tuple(float(v) for v in values) for values in (self.recipe.mean, self.recipe.std))
+        return Preprocessing(mean, std)
 
     def _measured(self) -> list[str]:
         return [name for name in MEASURED_SPLITS if name in self.splits]
@@ -351,7 +354,7 @@ class _Build:
         return quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
 
     def _tensor_spec(self) -> TensorSpec:
-        facts = self._manifest().preprocessing
+        facts = self._preprocessing()
         return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
 
     def _stage(self, found: Int8Subnet, floats: dict[int, OperatingPoint]) -> None:

@@ -74,13 +74,17 @@ def test_device_verifies_every_point_of_both_engines(both: Built) -> None:
 def test_bundle_for_executorch_alone_holds_no_weights_beside_its_programs(
     narrow: Checkpoint, source: PictureSource, both: Built, tmp_path: Path
 ) -> None:
+    quant = QuantSpec(reduce_range=True, calib_pictures=4, max_drop=1.0)
     request = BuildRequest(
-        narrow, source, tmp_path / "alone.bundle", "alone", ("fp32",), backends=("executorch",), min_delegated=0.8,
-        cache_folder=both.path.parent / "cache",
+        narrow, source, tmp_path / "alone.bundle", "alone", ("fp32", "int8"), quant, backends=("executorch",),
+        min_delegated=0.8, cache_folder=both.path.parent / "cache",
     )  # fmt: skip
     path, checks = build(request)
-    assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["all-fp32.pte", "manifest.json", "selftest.npz"]
-    assert [c.point for c in checks] == ["w0.50-r016-fp32-et"]
+    files = sorted(p.name for p in path.rglob("*") if p.is_file())
+    assert files == ["all-fp32.pte", "all-int8.pte", "manifest.json", "selftest.npz"]
+    assert [c.point for c in checks] == ["w0.50-r016-fp32-et", "w0.50-r016-int8-et"]
+    name = "logits/w0.50-r016-int8-et"
+    np.testing.assert_array_equal(Bundle.load(path).vectors[name], Bundle.load(both.path).vectors[name])
     require_passed(verify_bundle(Bundle.load(path)))
 
 
