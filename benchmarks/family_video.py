@@ -55,10 +55,10 @@ def sentence(found: dict[str, Any]) -> str:
         "no frame was feasible" if share is None else f"{share:.1%} in time of {found['feasible']} feasible frames"
     )
     points = ", ".join(f"{name} {count}" for name, count in found["frames_per_point"].items())
+    latency = found["latency_ms"]
     return (
         f"{found['frames']} frames, {found['dropped']} dropped, {in_time}, {found['switches']} switches, latency "
-        f"{found['latency_ms']['p50']:.1f} ms at the median and {found['latency_ms']['p99']:.1f} at p99. Frames of each "
-        f"point: {points}."
+        f"{latency['p50']:.1f} ms at the median and {latency['p99']:.1f} at p99. Frames of each point: {points}."
     )
 
 
