@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
         "load_average_1min": os.getloadavg()[0],
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": "python -m " + " ".join([_module(), *sys.argv[1:]]),
+        "command": "python -m " + " ".join([_module(), *map(_without_folders, sys.argv[1:])]),
     }
 
 
@@ -54,6 +54,11 @@ def percentiles(samples: list[float]) -> dict[str, float]:
         return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 4)
 
     return {"count": len(ordered), "p50": at(0.50), "p95": at(0.95), "p99": at(0.99), "max": round(ordered[-1], 4)}
+
+
+def _without_folders(argument: str) -> str:
+    """An absolute path of this machine says nothing elsewhere; its last part does."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def _module() -> str:

@@ -54,20 +54,7 @@ def small_lines(values: dict[str, Any]) -> list[str]:
         if row is None:
             lines.append(f"| {title} | `{name}` is not trained" + " |" * (11 + len(KINDS)))
             continue
-        point = row["points"][0]
-        over = point["test_accuracy"] - probe
-        times = values["latency_ms"].get(name, {})
-        built = values["bundles"].get(name, {})
-        options = ", ".join(f"{k} {v}" for k, v in row["options"].items())
-        cells = [
-            title, f"`{row['model']}`, {options}", f"{row['parameters'] / 1e6:.2f}", f"{point['madds'] / 1e6:.1f}",
-            str(point["resolution"]), str(row["epochs"]), f"{100 * point['select_accuracy']:.1f}",
-            f"{100 * point['test_accuracy']:.1f}", f"{100 * over:+.1f}" + ("" if over >= MARGIN else " (short)"),
-            *(f"{times[kind]:.2f}" if kind in times else "-" for kind in KINDS),
-            " / ".join(_int8_cell(built, point["resolution"], suffix) for suffix in ("-int8", "-int8-et")),
-            " / ".join(_parity_cell(built, suffix) for suffix in ("-fp32", "-fp32-et")), _played_cell(built),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_small_row(title, row, values["latency_ms"].get(name, {}), values["bundles"].get(name, {}), probe))
     pixels = f"{100 * probe:.1f} % of test with logistic regression on {values['probe']['side']}-pixel pictures"
     lines += [
         "",
@@ -82,6 +69,22 @@ def small_lines(values: dict[str, Any]) -> list[str]:
             f"- `{name}`: {note}" for note in built.get("notes", ()) if "left out" in note or "stay float" in note
         ]
     return lines
+
+
+def _small_row(title: str, row: dict[str, Any], times: dict[str, float], built: dict[str, Any], probe: float) -> str:
+    """One trained system: network, accuracy, latency by kind, and what its bundle holds."""
+    point = row["points"][0]
+    over = point["test_accuracy"] - probe
+    options = ", ".join(f"{k} {v}" for k, v in row["options"].items())
+    cells = [
+        title, f"`{row['model']}`, {options}", f"{row['parameters'] / 1e6:.2f}", f"{point['madds'] / 1e6:.1f}",
+        str(point["resolution"]), str(row["epochs"]), f"{100 * point['select_accuracy']:.1f}",
+        f"{100 * point['test_accuracy']:.1f}", f"{100 * over:+.1f}" + ("" if over >= MARGIN else " (short)"),
+        *(f"{times[kind]:.2f}" if kind in times else "-" for kind in KINDS),
+        " / ".join(_int8_cell(built, point["resolution"], suffix) for suffix in ("-int8", "-int8-et")),
+        " / ".join(_parity_cell(built, suffix) for suffix in ("-fp32", "-fp32-et")), _played_cell(built),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def system_lines(values: dict[str, Any]) -> list[str]:

@@ -15,12 +15,13 @@ from converters.errors import ConversionError
 from converters.executorch_build import ExecutorchJob, add_executorch
 from converters.int8 import (
     Int8Subnet,
-    exact_logits,
+    exact_drops,
+    int8_name,
     point_tensors,
     quantize_width,
     quantize_with_gate,
     with_float_layers,
-)
+)  # fmt: skip
 from converters.int8_graph import QuantSpec, external_names
 from converters.norm_rounding import TABLE_STEP, require_fine_steps
 from converters.onnx_export import externalise
@@ -28,7 +29,7 @@ from converters.point_choice import drop_dominated, thin_out
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
 from converters.shared_weights import full_store, recipe_values
-from converters.subnets import Subnet, convert_width, table_key
+from converters.subnets import Subnet, channel_divisor, convert_width, table_key
 from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
@@ -40,7 +41,6 @@ from zoo.checkpoint import Checkpoint
 from zoo.madds import count_madds
 from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe
-from zoo.slim_layers import Channels, SlimBatchNorm
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz.z", "vectors/selftest.npz"
 MEASURED_SPLITS = ("select", "test")
@@ -313,7 +313,7 @@ class _Build:
             backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
             drops = {}
             for resolution, point in floats.items():
-                logits = engine_logits(backend, bundle, bundle.point(_int8_name(point)), select)
+                logits = engine_logits(backend, bundle, bundle.point(int8_name(point)), select)
                 drops[resolution] = point.accuracy["select"] - accuracy_of(logits, labels)
             return drops
 
@@ -326,17 +326,12 @@ class _Build:
 
     def _quantize_exactly(self, subnet: Subnet, accuracy: dict[int, float]) -> Int8Subnet:
         """A width for ExecuTorch alone; its answers are computed in float, since this processor may saturate."""
-        select, spec = self._pictures(self.splits["select"]), self._tensor_spec()
-
-        def drops_of(found: Int8Subnet) -> dict[int, float]:
-            drops = {}
-            for resolution, share in accuracy.items():
-                tensors = point_tensors(found, self.store.arrays, self.tables, resolution)
-                logits = exact_logits(found, tensors, resolution, select, spec)
-                drops[resolution] = share - accuracy_of(logits, self.splits["select"].labels)
-            return drops
-
-        return self._gate(subnet, drops_of)[0]
+        labels, spec = self.splits["select"].labels, self._tensor_spec()
+        pictures = self._pictures(self.splits["select"])
+        return self._gate(
+            subnet,
+            lambda found: exact_drops(found, accuracy, self.store.arrays, self.tables, pictures, labels, spec),
+        )[0]
 
     def _gate(
         self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[int, float]]
@@ -354,8 +349,7 @@ class _Build:
         return quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
 
     def _tensor_spec(self) -> TensorSpec:
-        facts = self._preprocessing()
-        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
+        return TensorSpec.from_facts(self._preprocessing())
 
     def _stage(self, found: Int8Subnet, floats: dict[int, OperatingPoint]) -> None:
         """Write a quantized width and list its points, replacing an earlier attempt."""
@@ -363,11 +357,11 @@ class _Build:
         self._add_program(found.subnet, "int8", graph, found.graph.recipe)
         self.stored_int8.update(found.stored)
         self.tables.update(found.tables)
-        names = {_int8_name(p) for p in floats.values()}
+        names = {int8_name(p) for p in floats.values()}
         self.points = [p for p in self.points if p.name not in names]
         for point in floats.values():
             program = f"{found.subnet.name}-int8"
-            self.points.append(replace(point, name=_int8_name(point), program=program))
+            self.points.append(replace(point, name=int8_name(point), program=program))
         self._write_arrays()
 
     def _check_int8(self, floats: dict[int, OperatingPoint], drops: dict[int, float]) -> None:
@@ -377,7 +371,7 @@ class _Build:
         pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
         labels = {name: self.splits[name].labels for name in self._measured()}
         for resolution, point in floats.items():
-            name = _int8_name(point)
+            name = int8_name(point)
             index = next(i for i, p in enumerate(self.points) if p.name == name)
             if drops[resolution] > self.request.quant.max_drop:
                 self.notes.append(f"{name} is left out: it loses {drops[resolution]:.2%} on select")
@@ -404,13 +398,3 @@ class _Build:
             self._recipes.pop(program.name, None)
             for file in filter(None, (program.file, program.tensors)):
                 self.writer.remove(file)
-
-
-def channel_divisor(model: SlimNet) -> int:
-    """What channel counts are rounded to before they are multiplied by an expansion: 8, but 2 in ResNet."""
-    counts = [m.channels for m in model.modules() if isinstance(m, SlimBatchNorm)]
-    return min((c.divisor for c in counts if isinstance(c, Channels) and c.slim), default=1)
-
-
-def _int8_name(point: OperatingPoint) -> str:
-    return point.name.removesuffix("-fp32") + "-int8"

@@ -14,6 +14,8 @@ from converters.int8_graph import Int8Graph, QuantSpec, external_names, make_int
 from converters.onnx_export import externalise
 from converters.sensitivity import rank_layers
 from converters.subnets import Subnet, table_key
+from converters.verification import accuracy_of
+from edge_runtime.manifest import OperatingPoint
 from edge_runtime.preprocess import TensorSpec, preprocess
 from edge_runtime.tensor_recipe import build_tensors
 
@@ -98,6 +100,33 @@ def exact_logits(
     session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
     name, size = session.get_inputs()[0].name, (resolution, resolution)
     return np.concatenate([session.run(None, {name: preprocess(p, tensor_spec, size)})[0] for p in pictures])
+
+
+def int8_name(point: OperatingPoint) -> str:
+    """What the int8 point beside a float one is called."""
+    return point.name.removesuffix("-fp32") + "-int8"
+
+
+def exact_drops(
+    found: Int8Subnet,
+    accuracy: Mapping[int, float],
+    floats: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray],
+    pictures: list[np.ndarray],
+    labels: np.ndarray,
+    tensor_spec: TensorSpec,
+) -> dict[int, float]:
+    """Resolution -> accuracy (0-1) that int8 loses, by `exact_logits`.
+
+    Args:
+        accuracy: resolution -> of the float point.
+        labels: (pictures,) int64.
+    """
+    drops = {}
+    for resolution, share in accuracy.items():
+        tensors = point_tensors(found, floats, tables, resolution)
+        drops[resolution] = share - accuracy_of(exact_logits(found, tensors, resolution, pictures, tensor_spec), labels)
+    return drops
 
 
 def with_float_layers(

@@ -19,6 +19,7 @@ from converters.shared_weights import TensorStore, make_recipe
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet, materialise
 from zoo.export_form import export_form, has_fixed_size
+from zoo.slim_layers import Channels, SlimBatchNorm
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,9 @@ def _value_free(model: nn.Module, names: Collection[str]) -> nn.Module:
         if name in names:
             parameter.copy_(torch.randn(parameter.shape, generator=draw))
     return copied
+
+
+def channel_divisor(model: SlimNet) -> int:
+    """What channel counts are rounded to before they are multiplied by an expansion: 8, but 2 in ResNet."""
+    counts = [m.channels for m in model.modules() if isinstance(m, SlimBatchNorm)]
+    return min((c.divisor for c in counts if isinstance(c, Channels) and c.slim), default=1)

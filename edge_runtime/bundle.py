@@ -80,8 +80,7 @@ class Bundle:
     @cached_property
     def spec(self) -> TensorSpec:
         """What preprocessing needs."""
-        facts = self.manifest.preprocessing
-        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
+        return TensorSpec.from_facts(self.manifest.preprocessing)
 
     def program(self, point: OperatingPoint) -> Program:
         """The program of a point."""

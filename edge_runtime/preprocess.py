@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import FrameError
+
+if TYPE_CHECKING:
+    from edge_runtime.manifest import Preprocessing
 
 FITS = ("crop", "squash")
 """crop: the largest centred rectangle of the input's shape; squash: the whole picture, stretched."""
@@ -30,6 +34,11 @@ class TensorSpec:
     """With fit "crop": the share of the largest centred rectangle's sides that is kept."""
     resize: str = "area"
     """One of RESIZES."""
+
+    @staticmethod
+    def from_facts(facts: Preprocessing) -> TensorSpec:
+        """As a manifest states them."""
+        return TensorSpec(facts.mean, facts.std, facts.fit, facts.crop_share, facts.resize)
 
     @functools.cached_property
     def constants(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

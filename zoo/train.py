@@ -79,8 +79,9 @@ def train(
     make_folder(out)
     place = open_device(device)
     processes = Processes.join(place)
-    if recipe.batch_size % processes.count:
-        raise RecipeError(f"recipe: batch_size {recipe.batch_size} does not divide among {processes.count} processes")
+    for key in ("batch_size", "strangers_per_batch"):
+        if getattr(recipe, key) % processes.count:
+            raise RecipeError(f"recipe: {key} {getattr(recipe, key)} does not divide among {processes.count} processes")
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     run = _Run(recipe, source, splits["train"], place, amp, processes, strangers)
     last = out / "last.pt"
@@ -268,11 +269,11 @@ class _Run:
         if self.strangers is None:
             return batch, labels
         draw = np.random.default_rng((recipe.seed, self.epoch, step, 2))
-        others = self.strangers.draw(recipe.strangers_per_batch, draw)[share]
-        names = [self.strangers.train_names[i] for i in others]
-        keys = len(self.split) + step * recipe.strangers_per_batch + np.arange(len(others))  # fresh draws each time
-        more = augmented_batch(self.strangers, names, keys, *draws)
-        return np.concatenate([batch, more]), np.append(labels, np.full(len(others), STRANGER))
+        others = self.strangers.draw(recipe.strangers_per_batch, draw)
+        keys = len(self.split) + step * len(others) + np.arange(len(others))  # fresh draws each time
+        names = [self.strangers.train_names[i] for i in others[share]]
+        more = augmented_batch(self.strangers, names, keys[share], *draws)
+        return np.concatenate([batch, more]), np.append(labels, np.full(len(names), STRANGER))
 
     def _draw(self) -> list[Subnet]:
         recipe = self.recipe

@@ -14,10 +14,10 @@ from small_training import CLASSES, RESOLUTIONS, WIDTHS
 
 import converters.build as build_module
 import zoo
-from converters.build import BuildRequest, build, channel_divisor
+from converters.build import BuildRequest, build
 from converters.errors import ConversionError
 from converters.int8_graph import QuantSpec
-from converters.subnets import Subnet
+from converters.subnets import Subnet, channel_divisor
 from edge_runtime import Budget, Runtime
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle

@@ -9,8 +9,9 @@ import pytest
 
 from converters.activation_ranges import best_range
 from converters.errors import ConversionError
-from converters.int8 import quantize_with_gate
+from converters.int8 import exact_drops, quantize_with_gate
 from converters.int8_graph import QuantSpec, quantize_weight
+from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import BiasRecipe, GraphTensors, ScaleRecipe, TensorRecipe, build_tensors
 
 
@@ -119,3 +120,15 @@ def test_the_gate_leaves_as_few_layers_float_as_the_drop_allows(
     )
     assert best.spec.float_layers == float_layers
     assert found in drops
+
+
+def test_what_int8_loses_is_told_for_each_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {32: [0, 1, 1, 0], 16: [0, 0, 0, 0]}  # classes said of four pictures; three and one of them are right
+    monkeypatch.setattr("converters.int8.point_tensors", lambda found, floats, tables, resolution: {"of": resolution})
+    monkeypatch.setattr(
+        "converters.int8.exact_logits",
+        lambda found, tensors, resolution, pictures, spec: np.eye(2)[answers[tensors["of"]]],
+    )
+    spec = TensorSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    drops = exact_drops(None, {32: 0.9, 16: 0.5}, {}, {}, [], np.array([0, 1, 1, 1]), spec)
+    assert drops == {32: pytest.approx(0.9 - 0.75), 16: pytest.approx(0.5 - 0.25)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from test_train import RECIPE, assert_equal_weights, weights
 from tiny_net import TinyNet
 
+from zoo.augment import augmented_batch
 from zoo.mutual import STRANGER, Subnet, accumulate_gradients, labelled_loss
 from zoo.pictures import DataError, PictureSource
+from zoo.processes import Processes
 from zoo.recipe import RecipeError
 from zoo.refit import refit_confidence
 from zoo.strangers import Strangers
@@ -99,6 +102,32 @@ def test_a_run_with_strangers_can_be_done_in_parts(shapes_folder: Path, others: 
     assert_equal_weights(parts, whole)
     without = train(dataclasses.replace(recipe, strangers_per_batch=0), source, tmp_path / "without")
     assert not torch.equal(weights(without)["classifier.weight"], weights(whole)["classifier.weight"])
+
+
+def test_each_stranger_of_an_epoch_is_augmented_by_draws_of_its_own(
+    shapes_folder: Path, others: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[tuple[int, int]] = []
+
+    def note(source: object, names: object, indices: list[int], *more: Any) -> np.ndarray:
+        if isinstance(source, Strangers):
+            keys.extend((more[-1], int(index)) for index in indices)
+        return augmented_batch(source, names, indices, *more)
+
+    monkeypatch.setattr("zoo.train.augmented_batch", note)
+    recipe = dataclasses.replace(RECIPE, strangers_per_batch=2)
+    train(recipe, PictureSource(shapes_folder), tmp_path / "run", strangers=others)
+    assert len(keys) == len(set(keys)) == 2 * 3 * 2  # epochs, steps, strangers
+    assert min(index for _, index in keys) >= 39  # none is a training picture's
+
+
+def test_strangers_have_to_divide_among_the_processes(
+    shapes_folder: Path, others: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.train.Processes.join", lambda device: Processes(0, 2))
+    recipe = dataclasses.replace(RECIPE, strangers_per_batch=3)
+    with pytest.raises(RecipeError, match="strangers_per_batch 3 does not divide among 2 processes"):
+        train(recipe, PictureSource(shapes_folder), tmp_path / "run", strangers=others)
 
 
 def test_rejection_is_measured_on_the_half_that_training_left_aside(
