@@ -94,9 +94,10 @@ train-baselines: $(VENV)/.ready
 		$(BIN)/python -m zoo train --recipe zoo/recipes/$$name.toml --data $(TRAIN_DATA) --out $(OUT)/$$name || exit 1; \
 	done
 
-# Glance and Focus on cluttered scenes, and a plain net on the same scenes; both start from runs/mutualnet-20/model.pt of
-# train-baselines. FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20 train twice to three times as long.
+# Glance and Focus on cluttered scenes, and a plain net on the same scenes for as long; both start from the first one.
+# FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20 train about twice as long.
 train-focus: $(VENV)/.ready
+	$(BIN)/python -m zoo train --recipe zoo/recipes/single-0.5-20.toml --data $(TRAIN_DATA) --out $(OUT)/single-0.5-20
 	$(BIN)/python -m zoo focus --recipe zoo/recipes/$(FOCUS).toml --data $(TRAIN_DATA) --out $(OUT)/$(FOCUS)
 	$(BIN)/python -m zoo scenes --recipe zoo/recipes/$(FOCUS_STATIC).toml --data $(TRAIN_DATA) --copies 1 \
 		--out $(OUT)/$(FOCUS_STATIC)

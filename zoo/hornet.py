@@ -67,7 +67,7 @@ class GatedConvolution(nn.Module):
 class HorNetBlock(nn.Module):
     """Gated convolution, then two pointwise layers, each on normalised features, scaled and added."""
 
-    def __init__(self, unit: Channels, order: int, filter_size: int | None) -> None:
+    def __init__(self, unit: Channels, order: int, filter_size: int | None, layer_scale: float) -> None:
         super().__init__()
         channels = unit.times(2**order)
         self.mix_norm, self.mlp_norm = (SlimLayerNorm(channels, channels_first=True) for _ in range(2))
@@ -78,7 +78,7 @@ class HorNetBlock(nn.Module):
             SlimConv(channels.times(4), channels, 1, bias=True),
         )
         self.mix_scale, self.mlp_scale = (
-            SlimParameter(torch.full((channels.full,), LAYER_SCALE), channels) for _ in range(2)
+            SlimParameter(torch.full((channels.full,), layer_scale), channels) for _ in range(2)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,6 +99,7 @@ class HorNet(SlimNet):
         depths: blocks in each of the four stages.
         width_mult: multiplies C (a smaller full network); the result is rounded to a multiple of 4.
         small_input: patches of 2x2 instead of 4x4 pixels, and filters for 64-pixel pictures.
+        layer_scale: what the blocks' outputs are multiplied with at the start of training.
         in_channels: channels of the picture.
     """
 
@@ -111,6 +112,7 @@ class HorNet(SlimNet):
         depths: tuple[int, ...] = DEPTHS,
         width_mult: float = 1.0,
         small_input: bool = False,
+        layer_scale: float = LAYER_SCALE,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class HorNet(SlimNet):
                     SlimLayerNorm(half, channels_first=True),
                     SlimConv(half, width, 2, stride=2, padding=0, bias=True),
                 ]
-            blocks = [HorNetBlock(unit, order, size) for _ in range(depth)]
+            blocks = [HorNetBlock(unit, order, size, layer_scale) for _ in range(depth)]
             self.stages.append(nn.Sequential(*layers, *blocks))
             self.feature_info.append(FeatureInfo(width.full, patch * 2**stage))
         last = unit.times(2 ** ORDERS[-1])

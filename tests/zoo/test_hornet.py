@@ -151,3 +151,16 @@ def test_a_global_filter_network_is_exported_for_one_size_only() -> None:
     torch.testing.assert_close(form(x), plain(x), rtol=1e-4, atol=1e-5)
     assert not has_fixed_size(form)
     assert has_fixed_size(plain)
+
+
+@torch.no_grad()
+def test_layer_scale_at_zero_leaves_stem_and_downsampling_alone() -> None:
+    options = {"num_classes": 5, "width_mult": 0.25, "depths": (1, 1, 1, 1)}
+    silent, loud = (HorNet(layer_scale=scale, **options).eval() for scale in (0.0, 0.1))
+    loud.load_state_dict({k: v for k, v in silent.state_dict().items() if "_scale" not in k}, strict=False)
+    x = torch.randn(2, 3, 32, 32)
+    plain = silent.stem(x)
+    for stage in silent.stages:
+        plain = nn.Sequential(*list(stage)[:-1])(plain)
+    assert torch.equal(silent(x), silent.forward_head(plain))
+    assert not torch.equal(loud(x), silent(x))
