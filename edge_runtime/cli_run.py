@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--policy", default="ours", show_default=True, help="Who chooses: ours, static, threshold, pi, alert, ..."
 )
+@click.option("--look-where-found", is_flag=True, help="Video: start where the last frame's answer was found.")
 @click.option("--metrics", default=None, metavar="[HOST:]PORT", help="Serve Prometheus metrics; host: 127.0.0.1.")
 @click.option("--otlp", default=None, metavar="URL", help="Send metrics to an OpenTelemetry collector, by HTTP.")
 @click.option("--max-frames", type=click.IntRange(1), default=None)
@@ -66,7 +67,9 @@ def _load(options: dict[str, Any]) -> Runtime:
     """The runtime that the options ask for."""
     from edge_runtime.runtime import Runtime
 
-    same = ("profile", "backend", "precision", "threads", "policy", "telemetry", "query_table")
+    same = (
+        "profile", "backend", "precision", "threads", "policy", "telemetry", "query_table", "look_where_found",
+    )  # fmt: skip
     return Runtime.load(
         options["bundle"] or default_bundle_path(), budget=_budget(options), adapt=not options["no_adapt"],
         global_thread_pool=True, tell=lambda sentence: click.echo(sentence, err=True),

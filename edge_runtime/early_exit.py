@@ -2,7 +2,8 @@
 
 A run stops when the answer is sure (its calibrated confidence reaches the point's threshold), when the next look is not
 expected to end before the deadline, or after the point's last look. It always returns an answer: the one of the latest
-look that gave numbers. The glance is never skipped.
+look that gave numbers. The glance is never skipped. On video the first patch may lie where the last frame's answer was
+found; edge_runtime/pipeline.py hands it from frame to frame.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +58,34 @@ class LookRecord:
     """Patches in the order looked at: top, left, rows, columns in pixels of the network's picture."""
     look_ms: tuple[float, ...]
     """Time of each look."""
+    classes: tuple[int, ...] = ()
+    """Best class after each look; -1 where the scores were no numbers."""
+    hinted: bool = False
+    """The first patch was cut where the frame before found its answer."""
+
+
+@dataclass(frozen=True)
+class FoundPlace:
+    """Where a run found its answer: a hint for the next frame of a video."""
+
+    place: Array
+    """(1, 2) row and column of the patch's corner, 0-1 of the room."""
+    classes: frozenset[int]
+    """What the glance and the answer said. A glance that says none of these sees another picture."""
+
+
+@dataclass
+class _Run:
+    """What a run carries from look to look."""
+
+    policy_memory: Array
+    memory: Array
+    hint: FoundPlace | None
+    feature_map: Array = field(default_factory=lambda: np.zeros((0,), np.float32))
+    boxes: list[tuple[int, int, int, int]] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    hinted: bool = False
 
 
 class LookClock:
@@ -127,6 +156,8 @@ class EarlyExitRunner:
         self.input: Array = np.zeros((1, 3, *size_hw), np.float32)
         self.deadline_s: float | None = None
         """When the answer must be there, in the clock's time; None does not limit. Taken for one run."""
+        self.hint: FoundPlace | None = None
+        """Where the last frame's answer was found; None leaves the first patch to the policy. Taken for one run."""
         self.last: LookRecord | None = None
         """What the last run did."""
         self._parts, self._exits, self._setting, self._clock = parts, exits, setting, clock
@@ -138,7 +169,7 @@ class EarlyExitRunner:
         """Run all looks some times, so that the first frame knows how long a look takes."""
         never = (2.0,) * (self._setting.max_looks - 1)
         for _ in range(WARM_UP_RUNS):
-            self._look(never, None)
+            self._look(never, None, None)
         self.last = None
 
     def run(self) -> Array:
@@ -148,13 +179,26 @@ class EarlyExitRunner:
             BackendError: the glance failed; a later look that fails ends the run with the answer before it.
         """
         deadline_s, self.deadline_s = self.deadline_s, None
-        self._look(self._setting.thresholds, deadline_s)
+        hint, self.hint = self.hint, None
+        self._look(self._setting.thresholds, deadline_s, hint)
         return self._output
 
     @property
     def max_looks(self) -> int:
         """Looks that the point allows."""
         return self._setting.max_looks
+
+    @property
+    def found(self) -> FoundPlace | None:
+        """Where the last run found its answer: the patch of its last look, if it ended sure and had looked at one."""
+        if self.last is None or self.last.reason != SURE or not self.last.boxes:
+            return None
+        top, left, rows, columns = self.last.boxes[-1]
+        rooms = self.input.shape[2] - rows, self.input.shape[3] - columns
+        # the middle of the pixel: the corner of the same pixel comes back, however the share is rounded
+        shares = [(at + 0.5) / room if room else 0.0 for at, room in zip((top, left), rooms, strict=True)]
+        classes = frozenset({self.last.classes[0], self.last.classes[-1]}) - {-1}
+        return FoundPlace(np.array([shares], np.float32), classes)
 
     @property
     def expected_ms(self) -> float:
@@ -173,26 +217,16 @@ class EarlyExitRunner:
     def close(self) -> None:
         """Nothing: the programs belong to the backend."""
 
-    def _look(self, thresholds: tuple[float, ...], deadline_s: float | None) -> None:
+    def _look(self, thresholds: tuple[float, ...], deadline_s: float | None, hint: FoundPlace | None) -> None:
         exits, last = self._exits, self._setting.max_looks - 1
         policy_memory = np.zeros((1, exits.policy_memory), np.float32)
-        memory = np.zeros((1, exits.classifier_memory), np.float32)
-        boxes: list[tuple[int, int, int, int]] = []
-        times: list[float] = []
-        feature_map = np.zeros((0,), np.float32)
+        run = _Run(policy_memory, np.zeros((1, exits.classifier_memory), np.float32), hint)
         reason, confidence = OUT_OF_LOOKS, 0.0
         self._output[:] = np.nan  # never the answer of the frame before
         for look in range(self._setting.max_looks):
             started_s = self._clock()
             try:
-                if look == 0:
-                    shrink(self.input, self._image)
-                else:
-                    place, policy_memory = self._parts.place(feature_map, policy_memory)
-                    boxes.append(cut(self.input, place, self._image))
-                vector, feature_map = self._parts.encode(look, self._image)
-                scores, memory = self._parts.answer(look, vector, memory)
-                found = self._take(scores, exits.temperatures[look])
+                found = self._answer(look, run)
             except BackendError:
                 if look == 0:
                     raise
@@ -201,18 +235,37 @@ class EarlyExitRunner:
                 reason = FAILED
                 break
             confidence = found or 0.0  # a glance without numbers says nothing; the next look may
+            run.classes.append(-1 if found is None else int(self._output[0].argmax()))
             now_s = self._clock()
-            times.append(now_s - started_s)
-            self.look_clock.observe(look, times[-1])
+            run.seconds.append(now_s - started_s)
+            self.look_clock.observe(look, run.seconds[-1])
             if look == last:
                 break
             if confidence >= thresholds[look]:
                 reason = SURE
                 break
-            if deadline_s is not None and now_s + self.look_clock.next_look_s(times[0]) > deadline_s:
+            if deadline_s is not None and now_s + self.look_clock.next_look_s(run.seconds[0]) > deadline_s:
                 reason = OUT_OF_TIME
                 break
-        self.last = LookRecord(len(times), reason, confidence, tuple(boxes), tuple(t * 1000.0 for t in times))
+        self.last = LookRecord(
+            len(run.seconds), reason, confidence, tuple(run.boxes), tuple(t * 1000.0 for t in run.seconds),
+            tuple(run.classes), run.hinted,
+        )  # fmt: skip
+
+    def _answer(self, look: int, run: _Run) -> float | None:
+        """One look; returns the confidence of its answer, or None where the scores are no numbers."""
+        if look == 0:
+            shrink(self.input, self._image)
+        else:
+            # With a hint the policy runs all the same: its memory is made of feature maps and never of places, so
+            # that it goes on as it was trained, only the patch lies elsewhere.
+            place, run.policy_memory = self._parts.place(run.feature_map, run.policy_memory)
+            if look == 1 and run.hint is not None and run.classes[0] in run.hint.classes:
+                place, run.hinted = run.hint.place, True
+            run.boxes.append(cut(self.input, place, self._image))
+        vector, run.feature_map = self._parts.encode(look, self._image)
+        scores, run.memory = self._parts.answer(look, vector, run.memory)
+        return self._take(scores, self._exits.temperatures[look])
 
     def _take(self, scores: Array, temperature: float) -> float | None:
         """Keep the scores of a look as the answer; returns its confidence, or None where they are no numbers."""

@@ -25,6 +25,8 @@ class LookTrail:
     """What the first look saw: the part of the frame that reaches the network."""
     boxes_xyxy: tuple[Box, ...]
     """Patches in the order looked at; the first is the second look."""
+    hinted: bool = False
+    """The first patch was cut where the frame before found its answer."""
 
 
 def make_trail(
@@ -48,4 +50,4 @@ def make_trail(
         for y, x, height, width in record.boxes[: max(0, record.looks - 1)]  # a look that failed gave no answer
     )
     view = (float(left), float(top), float(left + columns), float(top + rows))
-    return LookTrail(record.looks, max_looks, record.reason, view, boxes)
+    return LookTrail(record.looks, max_looks, record.reason, view, boxes, record.hinted)

@@ -12,11 +12,12 @@ import numpy as np
 from edge_runtime.backends import Runner
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
-from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner
+from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner, FoundPlace
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.frame import Frame
 from edge_runtime.late_cause import late_cause
 from edge_runtime.look_trail import LookTrail, make_trail
+from edge_runtime.manifest import OperatingPoint
 from edge_runtime.overhead import OVERHEAD_MEMORY, Overhead
 from edge_runtime.policies import Policy
 from edge_runtime.postprocess import classify
@@ -40,11 +41,17 @@ class Choice:
 
 
 class Pipeline:
-    """Takes frames one at a time; the policy and the resident set are its state."""
+    """Takes frames one at a time; the policy and the resident set are its state.
+
+    Args:
+        look_where_found: a network that looks several times cuts a frame's first patch where the frame before found its
+            answer (docs/glance-and-focus.md); for video.
+    """
 
     def __init__(
-        self, bundle: Bundle, resident: ResidentSet, policy: Policy, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, bundle: Bundle, resident: ResidentSet, policy: Policy, clock: Callable[[], float] = time.monotonic,
+        *, look_where_found: bool = False,
+    ) -> None:  # fmt: skip
         self.bundle, self.resident, self.policy, self._clock = bundle, resident, policy, clock
         self.choice: Choice | None = None
         """Of the last frame, also when it failed afterwards."""
@@ -52,6 +59,13 @@ class Pipeline:
         """What the policy learned from the last answered frame."""
         self._points = {p.name: p for p in bundle.manifest.points}
         self._overhead = Overhead()
+        self._look_where_found = look_where_found
+        self._found: dict[str, FoundPlace] = {}
+        """The last frame's network (by its first program) and where it found its answer; empty after any other end."""
+
+    def forget(self) -> None:
+        """Another video begins: the last frame says nothing of the next."""
+        self._found = {}
 
     def warm(self) -> None:
         """Do what the first frame would pay for beside the engine: imports, and the first picture of each size."""
@@ -73,6 +87,7 @@ class Pipeline:
             sink_ms: how long the loop was held up before this frame.
         """
         started_s = self._clock()
+        hints, self._found = self._found, {}  # a frame that fails, or is another network's, leaves none
         begin_s = min(frame.captured_s, started_s) if live else started_s
         waited_ms = (started_s - begin_s) * 1000.0
         choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead.mean_ms)
@@ -84,6 +99,7 @@ class Pipeline:
         prepared_s = self._clock()
         if isinstance(runner, EarlyExitRunner):
             runner.deadline_s = begin_s + budget.deadline_ms * DEADLINE_SHARE / 1000.0
+            runner.hint = hints.get(point.program)
         logits = runner.run()
         finished_s = self._clock()
         answer = classify(logits, self.bundle.manifest.labels, point.temperature, point.unsure_below)
@@ -91,19 +107,24 @@ class Pipeline:
         answered_s = self._clock()
 
         run_ms = (finished_s - prepared_s) * 1000.0
-        comparable_ms = runner.comparable_ms(run_ms) if isinstance(runner, EarlyExitRunner) else run_ms
-        self.policy.observe(decision.point, comparable_ms)
-        self.observed_ms = comparable_ms
+        self._learn(point, runner, run_ms)
         self._overhead.take((answered_s - started_s) * 1000.0 - run_ms)
         latency_ms = (answered_s - begin_s) * 1000.0
-        on_time, cause = latency_ms <= budget.deadline_ms, None
-        if not on_time:
-            throttled = readings.throttled is True
-            cause = late_cause(waited_ms, frame.decode_ms or 0.0, sink_ms, latency_ms - waited_ms, throttled=throttled)
+        on_time, throttled = latency_ms <= budget.deadline_ms, readings.throttled is True
+        parts_ms = waited_ms, frame.decode_ms or 0.0, sink_ms, latency_ms - waited_ms
+        cause = None if on_time else late_cause(*parts_ms, throttled=throttled)
         return Result(
             frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
             budget.deadline_ms, dropped, on_time, cause, sink_ms, self._trail(runner, frame, point.size_hw),
         )  # fmt: skip
+
+    def _learn(self, point: OperatingPoint, runner: Runner, run_ms: float) -> None:
+        """Tell the policy how long the run took, and remember where its answer was found."""
+        self.observed_ms = runner.comparable_ms(run_ms) if isinstance(runner, EarlyExitRunner) else run_ms
+        self.policy.observe(point.name, self.observed_ms)
+        found = runner.found if self._look_where_found and isinstance(runner, EarlyExitRunner) else None
+        if found is not None:
+            self._found = {point.program: found}
 
     def _trail(self, runner: Runner, frame: Frame, size_hw: tuple[int, int]) -> LookTrail | None:
         """Where an early-exit runner looked in this frame."""

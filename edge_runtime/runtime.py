@@ -29,7 +29,13 @@ from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Decision, Result
 from edge_runtime.run_recorder import RunRecorder
-from edge_runtime.runtime_defaults import choose_profile, choose_query_table, device_sensors, engine_options
+from edge_runtime.runtime_defaults import (
+    can_look_again,
+    choose_profile,
+    choose_query_table,
+    device_sensors,
+    engine_options,
+)
 from edge_runtime.sensor_loop import SensorLoop, Sensors
 from edge_runtime.telemetry import TelemetryFile
 from edge_runtime.wanted_point import wanted_point
@@ -81,6 +87,7 @@ class Runtime:
         limits: DeviceLimits | None = None,
         resident: int | str = "default",
         allowed_bytes: int | None = None,
+        look_where_found: bool = False,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
@@ -91,15 +98,14 @@ class Runtime:
         self._callbacks: list[OnSwitch] = []
         self._listeners: list[OnResult] = []
         self._last: Decision | None = None
-        self._frames = 0
-        self._sink_ms = 0.0
+        self._frames, self._sink_ms = 0, 0.0
         self._resident = ResidentSet(backend, points, clock, budget.max_memory_bytes or resident, allowed_bytes)
         try:
             self._policy = self._make_policy(policy, limits)
         except BaseException:
             self._resident.close()
             raise
-        self._pipeline = Pipeline(bundle, self._resident, self._policy, clock)
+        self._pipeline = Pipeline(bundle, self._resident, self._policy, clock, look_where_found=look_where_found)
         self._pipeline.warm()
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
         self._recorder = None if telemetry is None else RunRecorder(telemetry, self._policy)
@@ -122,6 +128,7 @@ class Runtime:
         global_thread_pool: bool = False,
         query_table: str | Path = "auto",
         resident: int | str = "default",
+        look_where_found: bool = False,
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
         tell: Callable[[str], None] = lambda text: None,
     ) -> Runtime:
@@ -144,6 +151,8 @@ class Runtime:
                 engine; "none" takes none.
             resident: what all resident points together may take, in bytes, or "all" for every point; "default" is
                 1.5 times what the largest takes, and no more than the profile allows. The budget's limit goes first.
+            look_where_found: for video and networks that look several times: a frame's first patch is cut where the
+                frame before found its answer. `warn` hears of it where no point looks several times.
             warn: receives single sentences about what went wrong while the run goes on.
             tell: receives single sentences about what was chosen.
         Raises:
@@ -155,6 +164,7 @@ class Runtime:
         device = choose_profile(profile)
         options = engine_options(device, threads, precision, global_thread_pool)
         table = choose_query_table(opened, options.threads, name, points, query_table, warn, tell)
+        look_where_found = look_where_found and can_look_again(opened, name, points, warn)
         engine = open_backend(name, opened, options)
         record = None if telemetry is None else TelemetryFile(telemetry, warn)
         with contextlib.ExitStack() as undo:  # of what is open when something fails
@@ -165,6 +175,7 @@ class Runtime:
                 opened, engine, points, budget=budget or Budget(), telemetry=record, policy=policy, resident=resident,
                 sensors=device_sensors(device) if sensors is None else sensors, sensor_period_s=device.sensor_period_s,
                 limits=DeviceLimits.from_profile(device), query_table=table, allowed_bytes=device.memory_limit_bytes,
+                look_where_found=look_where_found,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:
@@ -275,6 +286,7 @@ class Runtime:
             StreamBroken: the source failed; frames before that were answered.
         """
         self._sink_ms = 0.0
+        self._pipeline.forget()
         for frame in source.frames():
             result = self.infer(frame, live=source.live, dropped=source.dropped)
             given_s = self._clock()

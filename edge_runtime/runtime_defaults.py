@@ -50,6 +50,14 @@ def choose_query_table(
     return found.table
 
 
+def can_look_again(bundle: Bundle, backend: str, points: tuple[OperatingPoint, ...], warn: Say) -> bool:
+    """Whether some point looks several times; says so where none does."""
+    several = backend != "null" and any(point.exit is not None for point in points)
+    if not several:
+        warn(f"{bundle.root}: no point looks several times on {backend}; look-where-found changes nothing")
+    return several
+
+
 def device_sensors(device: DeviceProfile) -> Sensors:
     """The sensors of this device, less those that its profile does not trust."""
     from edge_runtime.sensors import DeviceSensors

@@ -41,6 +41,10 @@ SOURCE_HELP = (
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
 @click.option("--policy", default="ours", help="Who chooses the point: ours, static, threshold, pi, alert, slackfit.")
 @click.option(
+    "--look-where-found", is_flag=True,
+    help="Start a frame's patches where the last frame's answer was found (Glance and Focus bundles).",
+)  # fmt: skip
+@click.option(
     "--metrics", metavar="[HOST:]PORT", help="Serve Prometheus metrics; without a host, to this machine only."
 )
 @click.option("--otlp", metavar="URL", help="Send metrics to an OpenTelemetry collector, by HTTP.")
@@ -109,7 +113,7 @@ def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) 
     from edge_runtime.bundle import default_bundle_path
     from edge_runtime.runtime import Runtime
 
-    same = ("backend", "threads", "adapt", "policy", "telemetry", "query_table")
+    same = ("backend", "threads", "adapt", "policy", "telemetry", "query_table", "look_where_found")
 
     def load(sensors: Any) -> Any:
         runtime = Runtime.load(

@@ -142,6 +142,23 @@ def test_the_runtime_answers_with_such_a_bundle_and_stops_when_sure(
     backend.close()
 
 
+@pytest.mark.parametrize("option", [False, True])
+def test_on_video_the_first_patch_lies_where_the_last_frame_found_its_answer(
+    bundles: Callable[[str], Bundle], source: PictureSource, option: bool
+) -> None:
+    bundle = bundles("recurrent")
+    started = []
+    with Runtime.load(bundle, threads=1, budget=Budget(10_000.0), look_where_found=option) as runtime:
+        runtime.pin("budget-2")
+        for name in source.names:
+            first, second = (runtime.infer(source.picture(name)).trail for _ in range(2))
+            if first.reason == SURE and first.boxes_xyxy:  # on the same picture, what one frame found starts the next
+                assert second.hinted == option
+                assert not option or second.boxes_xyxy[0] == first.boxes_xyxy[-1]
+                started.append(name)
+    assert started  # made-up weights are sure after a patch now and then
+
+
 def test_shares_and_accuracy_are_those_of_the_engine(bundles: Callable[[str], Bundle], source: PictureSource) -> None:
     bundle = bundles("recurrent")
     split = source.splits(9, 9)["test"]

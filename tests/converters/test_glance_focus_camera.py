@@ -84,6 +84,14 @@ def test_the_controller_chooses_the_exit_by_the_deadline(bundle: tuple[Path, str
     assert not hasty[-1]["feasible"]
 
 
+def test_the_option_for_video_runs_and_is_told_where_nothing_looks_again(bundle: tuple[Path, str]) -> None:
+    same = ("--bundle", bundle[0], "--max-frames", 2, "--look-where-found", "--max-latency-ms", 10_000)
+    for backend, told in ((bundle[1], False), ("null", True)):
+        done = camera(*same, "--backend", backend)
+        assert done.returncode == 0, done.stderr
+        assert ("no point looks several times on null; look-where-found changes nothing" in done.stderr) == told
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

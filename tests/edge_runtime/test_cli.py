@@ -91,6 +91,15 @@ def test_run_stops_after_the_frames_asked_for_at_the_point_asked_for(
     assert [(f["point"], f["deadline_ms"]) for f in frames] == [("w0.50-r032", 500.0)] * 2
 
 
+def test_an_option_for_networks_that_look_again_is_told_where_none_does(
+    command: Command, tmp_path: Path, pictures: Path
+) -> None:
+    root = write_bundle(tmp_path / "a.bundle")
+    code, out, err = command("run", "--bundle", root, "-i", pictures, "--max-frames", "1", "--look-where-found")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert err == f"{root}: no point looks several times on null; look-where-found changes nothing\n"
+
+
 def test_a_bundle_is_packed_and_unpacked(command: Command, tmp_path: Path) -> None:
     root = write_bundle(tmp_path / "a.bundle")
     assert command("pack", root, tmp_path / "a.zip")[:2] == (0, f"wrote {tmp_path / 'a.zip'}\n")
