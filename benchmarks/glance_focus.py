@@ -23,9 +23,9 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.record import RESULTS, percentiles, save
+from benchmarks.glance_focus_tables import PAGE, fill, render
+from benchmarks.record import percentiles, save
 
-PAGE = RESULTS.parent.parent / "docs" / "glance-and-focus.md"
 WARM_UP, TIMED = 10, 300
 BUDGETS = 10
 DEADLINE_FRAMES, BUSY_PROCESSES = 2000, 2
@@ -241,54 +241,6 @@ def deadlines(bundle: Any, scenes: np.ndarray, labels: np.ndarray, frames: int, 
 def _burn() -> None:
     while True:
         math.fsum(range(1000))
-
-
-def render(values: dict[str, Any]) -> dict[str, str]:
-    """Marker -> table."""
-    focus = ["| point | planned | realised, MMAdds | looks | test accuracy | mean ms |", "|---|---|---|---|---|---|"]
-    for row in values["focus"]:
-        focus.append(
-            f"| {row['point']} | {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} "
-            f"({row['cost_error']:+.1%}) | {row['looks']:.2f} | {row['test_accuracy']:.3f} | {row['mean_ms']:.2f} |"
-        )
-    control = ["| look | patches | test accuracy | against the policy, p |", "|---|---|---|---|"]
-    for row in values["controls"]:
-        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
-        control.append(f"| {row['look']} | {row['patches']} | {row['test_accuracy']:.3f} | {p_value} |")
-    static = [
-        "| static point | test accuracy | mean ms | equal or better focus point | times faster |",
-        "|---|---|---|---|---|",
-    ]
-    for row, faster in zip(values["static"], values["speed_ups"], strict=True):
-        times = "none is as accurate" if faster["times_faster"] is None else f"{faster['times_faster']:.2f}"
-        measured = f"{row['test_accuracy']:.3f} | {row['mean_ms']:.2f}"
-        static.append(f"| {row['point']} | {measured} | {faster['focus'] or ''} | {times} |")
-    late = values["deadline"]
-    deadline = (
-        f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: {late['in_time']:.2%} of "
-        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f}, "
-        f"p99 {late['latency_ms']['p99']:.2f} ms."
-    )
-    budgets = ["| planned, MMAdds | realised | error | accuracy, planned | on test |", "|---|---|---|---|---|"]
-    for row in values["budgets"]:
-        budgets.append(
-            f"| {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} | {row['cost_error']:+.1%} | "
-            f"{row['planned_accuracy']:.3f} | {row['test_accuracy']:.3f} |"
-        )
-    tables = {"plans": focus, "budgets": budgets, "controls": control, "static": static, "deadline": [deadline]}
-    return {name: "\n".join(lines) for name, lines in tables.items()}
-
-
-def fill(page: str, tables: dict[str, str]) -> str:
-    """The page with each table between its markers."""
-    for name, table in tables.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        head, _, rest = page.partition(begin)
-        _, found, tail = rest.partition(end)
-        if not found:
-            raise click.ClickException(f"{PAGE}: the markers {begin} and {end} are missing; restore them")
-        page = f"{head}{begin}\n{table}\n{end}{tail}"
-    return page
 
 
 @click.command()

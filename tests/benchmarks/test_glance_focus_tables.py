@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.glance_focus import PAGE, budget_plans, fill, render, sign_test, speed_ups
+from benchmarks.glance_focus import budget_plans, sign_test, speed_ups
+from benchmarks.glance_focus_tables import PAGE, fill, render
 from zoo import gfnet_evaluate
 
 

@@ -1,0 +1,84 @@
+"""Tables of docs/glance-and-focus.md, from what the benchmarks of Glance and Focus measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from benchmarks.record import RESULTS
+
+PAGE = RESULTS.parent.parent / "docs" / "glance-and-focus.md"
+Row = dict[str, Any]
+
+
+def render(values: dict[str, Any]) -> dict[str, str]:
+    """Marker -> table, of benchmarks/results/glance_focus.json."""
+    tables = {
+        "plans": _plans(values["focus"]),
+        "budgets": _budgets(values["budgets"]),
+        "controls": _controls(values["controls"]),
+        "static": _static(values["static"], values["speed_ups"]),
+        "deadline": _deadline(values["deadline"]),
+    }
+    return {name: "\n".join(lines) for name, lines in tables.items()}
+
+
+def fill(page: str, tables: dict[str, str]) -> str:
+    """The page with each table between its markers."""
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        head, _, rest = page.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise click.ClickException(f"{PAGE}: the markers {begin} and {end} are missing; restore them")
+        page = f"{head}{begin}\n{table}\n{end}{tail}"
+    return page
+
+
+def _plans(rows: list[Row]) -> list[str]:
+    lines = ["| point | planned | realised, MMAdds | looks | test accuracy | mean ms |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['point']} | {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} "
+            f"({row['cost_error']:+.1%}) | {row['looks']:.2f} | {row['test_accuracy']:.3f} | {row['mean_ms']:.2f} |"
+        )
+    return lines
+
+
+def _budgets(rows: list[Row]) -> list[str]:
+    lines = ["| planned, MMAdds | realised | error | accuracy, planned | on test |", "|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} | {row['cost_error']:+.1%} | "
+            f"{row['planned_accuracy']:.3f} | {row['test_accuracy']:.3f} |"
+        )
+    return lines
+
+
+def _controls(rows: list[Row]) -> list[str]:
+    lines = ["| look | patches | test accuracy | against the policy, p |", "|---|---|---|---|"]
+    for row in rows:
+        p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        lines.append(f"| {row['look']} | {row['patches']} | {row['test_accuracy']:.3f} | {p_value} |")
+    return lines
+
+
+def _static(rows: list[Row], speed_ups: list[Row]) -> list[str]:
+    lines = [
+        "| static point | test accuracy | mean ms | equal or better focus point | times faster |",
+        "|---|---|---|---|---|",
+    ]
+    for row, faster in zip(rows, speed_ups, strict=True):
+        times = "none is as accurate" if faster["times_faster"] is None else f"{faster['times_faster']:.2f}"
+        measured = f"{row['test_accuracy']:.3f} | {row['mean_ms']:.2f}"
+        lines.append(f"| {row['point']} | {measured} | {faster['focus'] or ''} | {times} |")
+    return lines
+
+
+def _deadline(late: Row) -> list[str]:
+    return [
+        f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: {late['in_time']:.2%} of "
+        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f}, "
+        f"p99 {late['latency_ms']['p99']:.2f} ms."
+    ]
