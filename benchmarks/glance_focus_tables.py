@@ -24,6 +24,28 @@ def render(values: dict[str, Any]) -> dict[str, str]:
     return {name: "\n".join(lines) for name, lines in tables.items()}
 
 
+def video_table(values: dict[str, Any]) -> str:
+    """Of benchmarks/results/focus_video.json."""
+    lines = [
+        "| point | looks | with the option | accuracy | with the option | mean ms | with the option | begun so |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in values["points"]:
+        looks, right, run_ms = row["looks"], row["right"], row["run_ms"]
+        lines.append(
+            f"| {row['point']} | {looks['without']:.2f} | {looks['with']:.2f} ({_change(looks, 2)}) | "
+            f"{right['without']:.3f} | {right['with']:.3f} ({_change(right, 3)}) | {run_ms['without']:.2f} | "
+            f"{run_ms['with']:.2f} ({_change(run_ms, 2)}) | {row['hinted']:.0%}, after a cut "
+            f"{row['hinted_across_cuts']:.0%} |"
+        )
+    source = f"{values['videos']} videos of {values['frames']} frames, {values['backend']}, one thread"
+    return "\n".join([*lines, "", f"{source}; in brackets the change and one standard error over videos."])
+
+
+def _change(row: Row, digits: int) -> str:
+    return f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
+
+
 def fill(page: str, tables: dict[str, str]) -> str:
     """The page with each table between its markers."""
     for name, table in tables.items():

@@ -82,13 +82,19 @@ def draw_scene(
     Returns:
         the canvas (canvas, canvas, 3) uint8 RGB, and top, left and side of the picture.
     """
+    canvas = draw_ground(source, pool, spec, draw)
+    top, left = _paste(canvas, picture, draw)
+    return canvas, (top, left, picture.shape[0])
+
+
+def draw_ground(source: PictureSource, pool: Sequence[str], spec: SceneSpec, draw: np.random.Generator) -> np.ndarray:
+    """What lies under the labelled picture: (canvas, canvas, 3) uint8 RGB of texture and pieces of other pictures."""
     canvas = draw_texture(spec.canvas, draw)
     for _ in range(int(draw.integers(spec.distractors[0], spec.distractors[1] + 1))):
         other = source.picture(pool[int(draw.integers(len(pool)))])
         side = int(draw.integers(spec.pieces[0], spec.pieces[1] + 1))
         _paste(canvas, _piece(other, side, draw), draw)
-    top, left = _paste(canvas, picture, draw)
-    return canvas, (top, left, picture.shape[0])
+    return canvas
 
 
 def draw_texture(side: int, draw: np.random.Generator) -> np.ndarray:
