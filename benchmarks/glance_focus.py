@@ -25,9 +25,10 @@ import numpy as np
 
 from benchmarks.glance_focus_tables import PAGE, fill, render
 from benchmarks.record import percentiles, save
+from converters.glance_focus_scores import HELD_OUT_SCENES
 
 WARM_UP, TIMED = 10, 300
-BUDGETS = 10
+BUDGETS, TEST_SCENES = 10, 4
 DEADLINE_FRAMES, BUSY_PROCESSES = 2000, 2
 
 
@@ -81,32 +82,59 @@ def planned_against_realised(
     return rows
 
 
-def budget_plans(model: Any, views: Any, splits: Any, cost: list[int], count: int = BUDGETS) -> list[dict[str, Any]]:
+def budget_plans(
+    model: Any, views: Any, splits: Any, cost: list[int], held_out_scenes: int, test_scenes: int, count: int = BUDGETS
+) -> dict[str, Any]:
     """Thresholds for so many budgets, solved on calib and select, played on test: planned and realised cost.
 
     Args:
         cost: multiply-adds up to each look.
+        held_out_scenes: of each picture to solve on, as the converter does.
+        test_scenes: of each picture to play on.
     """
-    from zoo.focus_exits import Answers, fit_temperatures, plan_budgets, play
-    from zoo.gfnet_evaluate import look_logits
+    from converters.glance_focus_exits import join_scenes
+    from zoo.focus_exits import Answers, fit_temperatures, plan_budgets
 
-    found = {name: look_logits(model, views, splits[name]) for name in ("calib", "select", "test") if len(splits[name])}
-    held = [found[name] for name in ("calib", "select") if name in found]
-    logits = np.concatenate([scores.numpy() for scores, _ in held], 1)
-    labels = np.concatenate([right.numpy() for _, right in held])
+    held = [name for name in ("calib", "select") if len(splits[name])]
+    logits, labels = join_scenes([_scene_scores(model, views, splits[name], held_out_scenes) for name in held])
     temperatures = fit_temperatures(logits, labels)
     plans = plan_budgets(Answers.from_logits(logits, labels, temperatures), cost, count)
-    scores, right = found["test"]
-    test = Answers.from_logits(scores.numpy(), right.numpy(), temperatures)
-    rows = []
-    for plan in plans:
-        realised = play(test, cost, plan.thresholds)
-        rows.append({
-            "planned_madds": round(plan.cost), "realised_madds": round(realised.cost),
-            "cost_error": realised.cost / plan.cost - 1.0, "planned_accuracy": plan.accuracy,
-            "test_accuracy": realised.accuracy, "looks": realised.looks,
-        })  # fmt: skip
-    return rows
+    scores, right = _scene_scores(model, views, splits["test"], test_scenes)
+    test = Answers.from_logits(*join_scenes([(scores, right)]), temperatures)
+    return {
+        "held_out_pictures": sum(len(splits[name]) for name in held),
+        "held_out_scenes": len(views.variants(held_out_scenes)),
+        "test_pictures": len(right),
+        "test_scenes": scores.shape[1],
+        "plans": [realised_plan(test, cost, plan, scores.shape[1]) for plan in plans],
+    }
+
+
+def _scene_scores(model: Any, views: Any, split: Any, scenes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (looks, scenes of each picture, pictures, classes) and labels (pictures,)."""
+    from zoo.gfnet_evaluate import look_logits
+
+    found = [look_logits(model, views, split, variant=variant) for variant in views.variants(scenes)]
+    return np.stack([scores.numpy() for scores, _ in found], 1), found[0][1].numpy()
+
+
+def realised_plan(test: Any, cost: list[int], plan: Any, scenes: int) -> dict[str, Any]:
+    """What a plan costs on test.
+
+    Args:
+        test: answers to so many scenes of each picture, first scenes first. Scenes of one picture are much alike, so
+            the standard error is over pictures.
+    """
+    from zoo.focus_exits import play, stops
+
+    realised = play(test, cost, plan.thresholds)
+    of_pictures = np.array(cost, np.float64)[stops(test, plan.thresholds)].reshape(scenes, -1).mean(0)
+    return {
+        "planned_madds": round(plan.cost), "realised_madds": round(realised.cost),
+        "standard_error_madds": float(of_pictures.std(ddof=1) / math.sqrt(len(of_pictures))),
+        "cost_error": realised.cost / plan.cost - 1.0, "planned_accuracy": plan.accuracy,
+        "test_accuracy": realised.accuracy, "looks": realised.looks,
+    }  # fmt: skip
 
 
 def static_points(path: Path, scenes: np.ndarray) -> list[dict[str, Any]]:
@@ -248,10 +276,21 @@ def _burn() -> None:
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo focus.")
 @click.option("--static", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo scenes.")
 @click.option("--data", type=click.Path(), required=True, help="The pictures.")
+@click.option(
+    "--held-out-scenes", type=click.IntRange(1), default=HELD_OUT_SCENES, show_default=True,
+    help="Scenes of each held-out picture that the ten budgets are solved on, as converters focus does.",
+)  # fmt: skip
+@click.option(
+    "--test-scenes", type=click.IntRange(1), default=TEST_SCENES, show_default=True,
+    help="Scenes of each test picture that they are played on.",
+)  # fmt: skip
 @click.option("--frames", default=DEADLINE_FRAMES, show_default=True, help="For the deadline.")
 @click.option("--busy", default=BUSY_PROCESSES, show_default=True, help="Busy processes beside the deadline's frames.")
 @click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
-def main(bundle_path: str, checkpoint: Path, static: Path, data: str, frames: int, busy: int, write: bool) -> None:
+def main(
+    bundle_path: str, checkpoint: Path, static: Path, data: str, held_out_scenes: int, test_scenes: int, frames: int,
+    busy: int, write: bool,
+) -> None:  # fmt: skip
     """Measure and fill the tables of docs/glance-and-focus.md."""
     import torch
 
@@ -266,7 +305,7 @@ def main(bundle_path: str, checkpoint: Path, static: Path, data: str, frames: in
     values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
     values["static"] = static_points(static, scenes)
     values["speed_ups"] = speed_ups(values["focus"], values["static"])
-    values["budgets"] = budget_plans(model, views, splits, cost)
+    values["budgets"] = budget_plans(model, views, splits, cost, held_out_scenes, test_scenes)
     values["controls"] = controls(model, views, splits["test"])
     values["deadline"] = deadlines(bundle, scenes, labels, frames, busy)
     tables = render(values)

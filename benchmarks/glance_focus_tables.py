@@ -68,14 +68,17 @@ def _plans(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _budgets(rows: list[Row]) -> list[str]:
+def _budgets(values: Row) -> list[str]:
     lines = ["| planned, MMAdds | realised | error | accuracy, planned | on test |", "|---|---|---|---|---|"]
-    for row in rows:
+    for row in values["plans"]:
         lines.append(
-            f"| {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} | {row['cost_error']:+.1%} | "
-            f"{row['planned_accuracy']:.3f} | {row['test_accuracy']:.3f} |"
+            f"| {row['planned_madds'] / 1e6:.2f} | {row['realised_madds'] / 1e6:.2f} ± "
+            f"{row['standard_error_madds'] / 1e6:.2f} | {row['cost_error']:+.1%} | {row['planned_accuracy']:.3f} | "
+            f"{row['test_accuracy']:.3f} |"
         )
-    return lines
+    solved = f"{values['held_out_pictures']} pictures with {values['held_out_scenes']} scenes of each"
+    played = f"{values['test_pictures']} with {values['test_scenes']}"
+    return [*lines, "", f"Solved on {solved}, played on {played}; ± is one standard error over pictures."]
 
 
 def _controls(rows: list[Row]) -> list[str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
 from converters.glance_focus import CONVERSIONS, SUFFIX, step_parts
-from converters.glance_focus_exits import HELD_OUT, MEASURED, SolvedExits, gate_of, solve_exits
+from converters.glance_focus_exits import HELD_OUT, SolvedExits, gate_of, solve_exits
 from converters.glance_focus_int8 import (
-    ENCODERS,
     INT8_CONVERSIONS,
     Attempt,
     Int8Part,
@@ -23,29 +22,24 @@ from converters.glance_focus_int8 import (
     largest_drop,
     quantize_part,
 )
+from converters.glance_focus_scores import HELD_OUT_SCENES, SequenceScores
 from converters.int8_graph import QuantSpec
 from converters.self_test import self_test
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
-from edge_runtime.early_exit import Array, EarlyExitRunner, LookClock, shrink
-from edge_runtime.early_exit_backend import EarlyExitBackend, ProgramParts
+from edge_runtime.early_exit import EarlyExitRunner, LookClock
 from edge_runtime.exit_records import EarlyExits, ExitSetting, LookParts
 from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Preprocessing, Program, Vectors
-from edge_runtime.preprocess import preprocess
 from zoo.checkpoint import Checkpoint
 from zoo.focus_exits import NEVER
-from zoo.focus_patches import PolicyPlaces
 from zoo.gfnet import GFNet, step_madds
 from zoo.gfnet_checkpoint import build_gfnet
 from zoo.gfnet_recipe import GlanceRecipe
 from zoo.gfnet_views import Views
-from zoo.pictures import PictureSource, Split
+from zoo.pictures import PictureSource
 
 VECTORS = "vectors/selftest.npz"
 VECTOR_TOLERANCE = {"fp32": 0.02, "int8": 0.1}
-MOST_CALIBRATION_IMAGES = 200  # of each encoder
-MIN_AGREEMENT = 0.99  # a place on the border of two pixels may round to the other one and move a patch by a pixel
-MAX_TYPICAL_ERROR = 1e-3  # of the largest logit; the median over pictures, for the same reason
 Report = Callable[[str], None]
 
 
@@ -64,31 +58,11 @@ class FocusRequest:
     """Points between one look and all looks."""
     max_loss: float = 0.02
     """Accuracy that the risk-controlled point may lose against all looks, with 95 % confidence."""
+    held_out_scenes: int = HELD_OUT_SCENES
+    """Scenes of each held-out picture that exits are solved on; a picture that is shown as it is counts once."""
     threads: int = 1
     overwrite: bool = False
     provenance: dict[str, str] = field(default_factory=dict)
-
-
-class _Recorder:
-    """Parts that keep the scores of each look, and on demand what the encoders see."""
-
-    def __init__(self, parts: ProgramParts) -> None:
-        self._parts, self.scores = parts, list[Array]()
-        self.place, self.close = parts.place, parts.close
-        self.images: dict[str, list[Array]] | None = None
-        """Encoder -> its pictures (1, 3, patch, patch); None keeps nothing."""
-
-    def encode(self, look: int, image: Array) -> tuple[Array, Array]:
-        """As the parts'; keeps a copy of the picture where that is wanted."""
-        if self.images is not None and len(kept := self.images[ENCODERS[look > 0]]) < MOST_CALIBRATION_IMAGES:
-            kept.append(image.copy())
-        return self._parts.encode(look, image)
-
-    def answer(self, look: int, vector: Array, memory: Array) -> tuple[Array, Array]:
-        """As the parts'; keeps a copy."""
-        scores, memory = self._parts.answer(look, vector, memory)
-        self.scores.append(scores[0].copy())
-        return scores, memory
 
 
 def build_focus(request: FocusRequest, report: Report = lambda line: None) -> Path:
@@ -113,9 +87,10 @@ class _FocusBuild:
     ) -> None:
         self.request, self.model, self.recipe, self.writer, self.report = request, model, recipe, writer, report
         self.splits = request.source.splits(recipe.calib_pictures, recipe.select_pictures)
-        self.views = Views(recipe, request.source, self.splits["train"].names)
-        self.madds = step_madds(model.design, len(request.checkpoint.classes))
         self.labels = {name: split.labels for name, split in self.splits.items()}
+        self.madds = step_madds(model.design, len(request.checkpoint.classes))
+        views = Views(recipe, request.source, self.splits["train"].names)
+        self.scorer = SequenceScores(model, views, self.splits, request.held_out_scenes, request.threads, report)
         self.exported = step_parts(model)
         self.float_graphs: dict[str, bytes] = {}
         """Part -> its float ONNX file, which int8 starts from on every engine."""
@@ -124,8 +99,6 @@ class _FocusBuild:
         self.points: list[OperatingPoint] = []
         self.settings: list[ExitSetting] = []
         self.temperatures: tuple[float, ...] = (1.0,) * model.design.steps
-        self.seen: dict[str, list[Array]] = {name: [] for name in ENCODERS}
-        """What the encoders saw on calib: glances, and patches where the policy put them."""
         self.notes: list[str] = []
 
     def run(self) -> Path:
@@ -136,9 +109,10 @@ class _FocusBuild:
                             (*(0.0,) * (looks - 1), 1.0))  # fmt: skip
         self.settings = [never]  # until the exits are solved
         self.points = [self._point("all", parts, self.madds[-1], {"select": 0.0}, "all") for parts in self.parts[:1]]
-        scores = self._scores(self.request.backends[0], self.parts[0], calibrate="int8" in self.request.precisions)
+        calibrate = "int8" in self.request.precisions
+        scores = self._play(self.request.backends[0], self.parts[0], check=True, calibrate=calibrate)
         for backend, parts in zip(self.request.backends[1:], self.parts[1:], strict=True):
-            self._scores(backend, parts)
+            self._play(backend, parts, check=True, scenes=1)  # they answer alike, or it raises
         self._solve(scores)
         if "int8" in self.request.precisions:
             self._quantize()
@@ -165,75 +139,9 @@ class _FocusBuild:
         classifiers = tuple(names.get("classifier") or names[f"classifier{look}"] for look in looks)
         self.parts.append(LookParts(names["glance"], names["policy"], names["focus"], classifiers))
 
-    def _scores(
-        self, engine: str, parts: LookParts, *, calibrate: bool = False, splits: tuple[str, ...] = ()
-    ) -> dict[str, np.ndarray]:
-        """Split -> scores (looks, pictures, classes) of all looks; those of float parts are compared with torch's.
-
-        Args:
-            calibrate: keep what the encoders see on calib.
-            splits: None named: all that are held out or measured.
-        """
-        bundle = self.writer.open(self._manifest())
-        exits = bundle.manifest.exits
-        assert exits is not None
-        backend = open_backend(engine, bundle, BackendOptions(self.request.threads))
-        assert isinstance(backend, EarlyExitBackend)
-        recorder = _Recorder(backend.parts(parts.glance))
-        size_hw = (self.model.design.picture,) * 2
-        runner = EarlyExitRunner(recorder, exits, exits.setting("all"), size_hw, len(bundle.manifest.labels))
-        found = {}
-        for split in splits or sorted({*HELD_OUT, *MEASURED} & set(self.splits)):
-            if not len(self.splits[split]):
-                continue
-            recorder.images = self.seen if calibrate and split == "calib" else None
-            check = parts in self.parts[: len(self.request.backends)]
-            where = f"{engine}: {split}"
-            found[split] = self._split_scores(runner, recorder, bundle, self.splits[split], where if check else None)
-        backend.close()
-        return found
-
-    def _split_scores(
-        self, runner: EarlyExitRunner, recorder: _Recorder, bundle: Bundle, split: Split, where: str | None
-    ) -> np.ndarray:
-        rows, expected = [], []
-        for at in range(0, len(split), 100):
-            inputs = []
-            for picture in self.views.evaluation(split.names[at : at + 100]):
-                preprocess(picture, bundle.spec, runner.input.shape[2:], out=runner.input)
-                recorder.scores.clear()
-                runner.run()
-                rows.append(np.stack(recorder.scores))
-                inputs.append(runner.input.copy())
-            if where is not None:
-                expected.append(self._torch_scores(np.concatenate(inputs)))
-        scores = np.stack(rows, 1)
-        if where is not None:
-            self._require_parity(scores, np.concatenate(expected, 1), where)
-        return scores
-
-    @torch.no_grad()
-    def _torch_scores(self, pictures: np.ndarray) -> np.ndarray:
-        """The reference (looks, pictures, classes) on the runtime's own glances."""
-        glances = np.zeros((len(pictures), 3, *(self.model.design.patch,) * 2), np.float32)
-        for index in range(len(pictures)):
-            shrink(pictures[index : index + 1], glances[index : index + 1])
-        looks = self.model.looks(
-            torch.from_numpy(glances), torch.from_numpy(pictures), PolicyPlaces(self.model.policy)
-        )  # fmt: skip
-        return np.stack([look.logits.numpy() for look in looks])
-
-    def _require_parity(self, found: np.ndarray, expected: np.ndarray, where: str) -> None:
-        agreement = float((found.argmax(2) == expected.argmax(2)).mean())
-        error = np.abs(found - expected).max(2) / np.abs(expected).max(2).clip(1e-6)
-        typical = float(np.median(error))
-        if agreement < MIN_AGREEMENT or not typical <= MAX_TYPICAL_ERROR:
-            raise ConversionError(
-                f"{where}: the engine agrees with torch on {agreement:.2%} of the answers (expected at least "
-                f"{MIN_AGREEMENT:.0%}) with a typical error of {typical:.1e} (expected at most "
-                f"{MAX_TYPICAL_ERROR:.0e}); the bundle is not written"
-            )
-        self.report(f"{where}: agreement with torch {agreement:.2%}, typical error {typical:.1e}")
+    def _play(self, engine: str, parts: LookParts, **options: Any) -> dict[str, np.ndarray]:
+        """Split -> scores (looks, scenes, classes); options as `SequenceScores.play`."""
+        return self.scorer.play(self.writer.open(self._manifest()), engine, parts, **options)
 
     def _solve(self, scores: dict[str, np.ndarray]) -> None:
         """Temperatures and exits on held-out pictures of the first engine; accuracy of each on what is measured."""
@@ -243,10 +151,14 @@ class _FocusBuild:
         self.settings, self.points = [], []
         self._add_plans(self.solved, "", list(zip(request.backends, self.parts, strict=True)))
         held = [name for name in HELD_OUT if name in scores]
+        pictures = sum(len(self.splits[name]) for name in held)
+        several = len(self.scorer.scenes) > 1
         self.notes += [
-            f"exits: solved on {sum(scores[n].shape[1] for n in held)} held-out pictures ({', '.join(held)}); "
-            "costs are multiply-adds",
-            f"safe: loses at most {request.max_loss:g} of the accuracy of all looks, with 95 % confidence",
+            f"exits: solved on {pictures} held-out pictures ({', '.join(held)})"
+            + (f", {len(self.scorer.scenes)} scenes of each" if several else "")
+            + "; costs are multiply-adds",
+            f"safe: loses at most {request.max_loss:g} of the accuracy of all looks, with 95 % confidence"
+            + ("; solved on one scene of each picture, since the bound asks for independent draws" if several else ""),
         ]
 
     def _add_plans(self, solved: SolvedExits, suffix: str, sets: list[tuple[str, LookParts]]) -> None:
@@ -280,7 +192,7 @@ class _FocusBuild:
         for attempt in attempts(quant):
             quantized = self._quantized(attempt)
             parts = self._stage(first, quantized)
-            scores = self._scores(first, parts)
+            scores = self._play(first, parts)
             request = self.request
             found = solve_exits(scores, self.labels, self.madds, request.budgets, request.max_loss, lambda line: None,
                                 self.temperatures)  # fmt: skip
@@ -305,7 +217,7 @@ class _FocusBuild:
         for part in (part for part in self.exported if part.name in attempt.parts):
             if part.name not in self.float_graphs:
                 self.float_graphs[part.name] = CONVERSIONS["onnxruntime"](part)
-            graph, images = self.float_graphs[part.name], self.seen[part.name]
+            graph, images = self.float_graphs[part.name], self.scorer.seen[part.name]
             found[part.name] = quantize_part(part, graph, images, self.request.quant, attempt.float_layers)
         return found
 
@@ -314,7 +226,7 @@ class _FocusBuild:
         kept = []
         for backend in self.request.backends[1:]:
             parts = self._stage(backend, quantized)
-            scores = self._scores(backend, parts, splits=("select",))
+            scores = self._play(backend, parts, splits=("select",))
             gate = gate_of(scores, self.labels, solved.plans, self.madds, self.temperatures)
             where, drop = largest_drop(self.solved.gate, gate)
             self.report(f"int8 on {backend}: loses at most {drop:.2%} on select, at {where}")
@@ -363,6 +275,13 @@ class _FocusBuild:
         self.report(note)
         self.notes.append(note)
 
+    def _described(self, split: str) -> str:
+        """What a split is made of."""
+        pictures, scenes = len(self.splits[split]), len(self.scorer.scenes)
+        if split in HELD_OUT and scenes > 1:
+            return f"{pictures} pictures, {scenes} scenes of each"
+        return f"{pictures} {self.recipe.data}"
+
     def _time(self, bundle: Bundle) -> None:
         """Expected milliseconds of each point here, from the usual time of a glance and of a patch."""
         latency_ms: dict[str, float] = {}
@@ -388,7 +307,7 @@ class _FocusBuild:
         return Manifest(
             SCHEMA_VERSION, self.request.target.stem, "classification", tuple(self.request.checkpoint.classes),
             Preprocessing(tuple(recipe.mean), tuple(recipe.std)), tuple(self.programs), tuple(self.points), {},
-            splits={name: f"{len(split)} {recipe.data}" for name, split in self.splits.items()},
+            splits={name: self._described(name) for name in self.splits},
             provenance={**self.request.provenance, "recipe": recipe.variant or design.backbone},
             notes=tuple(self.notes), exits=exits,
         )  # fmt: skip

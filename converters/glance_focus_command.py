@@ -11,6 +11,7 @@ import torch
 from converters.build_choices import needs_reduced_range
 from converters.glance_focus import CONVERSIONS
 from converters.glance_focus_build import FocusRequest, build_focus
+from converters.glance_focus_scores import HELD_OUT_SCENES
 from converters.int8_graph import QuantSpec
 from zoo.checkpoint import load_checkpoint
 from zoo.pictures import PictureSource
@@ -27,6 +28,10 @@ from zoo.pictures import PictureSource
     help="Accuracy that the point \"safe\" may lose, with 95 % confidence.",
 )  # fmt: skip
 @click.option(
+    "--held-out-scenes", type=click.IntRange(1), default=HELD_OUT_SCENES, show_default=True,
+    help="Scenes of each held-out picture that exits are solved on; for a network of cluttered scenes.",
+)  # fmt: skip
+@click.option(
     "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "int8"]), help="Repeat for both.  [fp32]"
 )
 @click.option(
@@ -38,7 +43,8 @@ from zoo.pictures import PictureSource
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def focus_command(
     checkpoint: Path, data: str, out: Path, backends: tuple[str, ...], budgets: int, max_loss: float,
-    precisions: tuple[str, ...], max_drop: float, reduce_range: bool | None, threads: int, force: bool,
+    held_out_scenes: int, precisions: tuple[str, ...], max_drop: float, reduce_range: bool | None, threads: int,
+    force: bool,
 ) -> None:  # fmt: skip
     """Export the step parts, solve the exits, verify and pack."""
     torch.set_num_threads(threads)
@@ -49,7 +55,7 @@ def focus_command(
     request = FocusRequest(
         load_checkpoint(checkpoint), PictureSource(data), out, backends or ("onnxruntime",), precisions or ("fp32",),
         QuantSpec(needs_reduced_range() if reduce_range is None else reduce_range, max_drop=max_drop), budgets,
-        max_loss, threads, force, provenance,
+        max_loss, held_out_scenes, threads, force, provenance,
     )  # fmt: skip
     path = build_focus(request, click.echo)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from zoo.focus_exits import NEVER, Answers, ExitPlan, control_risk, fit_temperat
 
 HELD_OUT, MEASURED = ("calib", "select"), ("select", "test")
 Scores = Mapping[str, np.ndarray]
-"""Split -> scores (looks, pictures, classes)."""
+"""Split -> scores (looks, scenes of each picture, pictures, classes)."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,12 @@ def solve_exits(
 ) -> SolvedExits:
     """One look, all looks, budgets between, and one that bounds the loss.
 
+    Several scenes of a picture make a plan's cost truer, but they are no independent draws, which the bound asks for:
+    it is solved on the first scene of each picture.
+
     Args:
-        scores, labels: of each split that has pictures.
+        scores: of each split that has pictures.
+        labels: of the pictures (pictures,) int64.
         costs: multiply-adds up to each look.
         budgets: points between one look and all looks.
         max_loss: accuracy that "safe" may lose, 0-1.
@@ -51,18 +55,42 @@ def solve_exits(
     held = [name for name in HELD_OUT if name in scores]
     if not held:
         raise ConversionError("no held-out pictures: train with calib_pictures or select_pictures above 0")
-    logits, right = np.concatenate([scores[n] for n in held], 1), np.concatenate([labels[n] for n in held])
+    logits, right = join_scenes([(scores[name], labels[name]) for name in held])
     temperatures = temperatures or fit_temperatures(logits, right)
     answers = Answers.from_logits(logits, right, temperatures)
+    first = join_scenes([(scores[name][:, :1], labels[name]) for name in held])
     last = answers.looks - 1
     plans = {"one-look": play(answers, costs, (0.0, *(NEVER,) * (last - 1)))}
     for index, plan in enumerate(plan_budgets(answers, costs, budgets), start=1):
         plans[f"budget-{index}"] = plan
-    plans["safe"] = control_risk(answers, costs, max_loss)
+    safe = control_risk(Answers.from_logits(*first, temperatures), costs, max_loss)
+    plans["safe"] = play(answers, costs, safe.thresholds)
     plans["all"] = play(answers, costs, (NEVER,) * last)
+    accuracy = _judged(scores, labels, plans, costs, temperatures, report)
+    return SolvedExits(temperatures, plans, accuracy, gate_of(scores, labels, plans, costs, temperatures))
+
+
+def join_scenes(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """All scenes of some splits in one row.
+
+    Args:
+        parts: of each split scores (looks, scenes of each picture, pictures, classes) and labels (pictures,).
+    Returns:
+        scores (looks, all scenes, classes) and labels (all scenes,): first scenes of a split first.
+    """
+    rows = [scores.reshape(scores.shape[0], -1, scores.shape[3]) for scores, _ in parts]
+    labels = [np.tile(right, scores.shape[1]) for scores, right in parts]
+    return np.concatenate(rows, 1), np.concatenate(labels)
+
+
+def _judged(
+    scores: Scores, labels: Mapping[str, np.ndarray], plans: Mapping[str, ExitPlan], costs: list[int],
+    temperatures: tuple[float, ...], report: Callable[[str], None],
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Plan -> split -> accuracy."""
     accuracy: dict[str, dict[str, float]] = {name: {} for name in plans}
     for split in (name for name in MEASURED if name in scores):
-        judged = Answers.from_logits(scores[split], labels[split], temperatures)
+        judged = Answers.from_logits(*join_scenes([(scores[split], labels[split])]), temperatures)
         for name, plan in plans.items():
             realised = play(judged, costs, plan.thresholds)
             accuracy[name][split] = realised.accuracy
@@ -70,7 +98,7 @@ def solve_exits(
                 f"{name} on {split}: planned {plan.cost / 1e6:.2f}, realised {realised.cost / 1e6:.2f} MMAdds, "
                 f"{realised.looks:.2f} looks, accuracy {realised.accuracy:.3f}"
             )
-    return SolvedExits(temperatures, plans, accuracy, gate_of(scores, labels, plans, costs, temperatures))
+    return accuracy
 
 
 def gate_of(
@@ -80,9 +108,9 @@ def gate_of(
     costs: list[int],
     temperatures: tuple[float, ...],
 ) -> dict[str, float]:
-    """Accuracy on select after every look and of every point; empty without pictures to select on."""
+    """Accuracy on select, all its scenes, after every look and of every point; empty without pictures to select on."""
     if "select" not in scores:
         return {}
-    judged = Answers.from_logits(scores["select"], labels["select"], temperatures)
+    judged = Answers.from_logits(*join_scenes([(scores["select"], labels["select"])]), temperatures)
     found = {f"look {look + 1}": float(row.mean()) for look, row in enumerate(judged.right)}
     return found | {name: play(judged, costs, plan.thresholds).accuracy for name, plan in plans.items()}

@@ -56,16 +56,19 @@ def training_scenes(
 
 
 def evaluation_scenes(
-    source: PictureSource, names: Sequence[str], pool: Sequence[str], spec: SceneSpec, seed: int
+    source: PictureSource, names: Sequence[str], pool: Sequence[str], spec: SceneSpec, seed: int, variant: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The one scene that each picture has in evaluation.
+    """A scene of each picture for evaluation; variant 0 is the one that results are reported on.
 
+    Args:
+        variant: 0 or more; every variant has other sizes, places, textures and pieces.
     Returns:
         scenes (pictures, canvas, canvas, 3) uint8 RGB, and where the picture lies: (pictures, 3) int64 top, left, side.
     """
+    more = (variant,) if variant else ()
     scenes, boxes = [], []
     for name in names:
-        draw = np.random.default_rng((seed, EVALUATION, zlib.crc32(name.encode())))
+        draw = np.random.default_rng((seed, EVALUATION, zlib.crc32(name.encode()), *more))
         side = int(draw.integers(spec.objects[0], spec.objects[1] + 1))
         picture = augmented_batch(source, [name], [0], side, "none", seed, 0)[0]
         scene, box = draw_scene(picture, source, pool, spec, draw)

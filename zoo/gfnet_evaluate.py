@@ -84,16 +84,21 @@ def _record(encoder: Encoder, x: Tensor, average: _Average) -> Tensor:
 
 
 @torch.no_grad()
-def look_logits(model: GFNet, views: Views, split: Split, kind: str = "policy") -> tuple[Tensor, Tensor]:
+def look_logits(
+    model: GFNet, views: Views, split: Split, kind: str = "policy", variant: int = 0
+) -> tuple[Tensor, Tensor]:
     """The answers after each look, as deployment gives them.
 
+    Args:
+        kind: how patches are placed, one of CONTROLS.
+        variant: which scene of each picture, as `Views.evaluation`.
     Returns:
         logits (steps, pictures, classes) float32 on the CPU, and labels (pictures,) int64.
     """
     model.eval()
     device = next(model.parameters()).device
     answers, labels = [], []
-    for number, (glances, pictures, right) in enumerate(views.batches(split, device)):
+    for number, (glances, pictures, right) in enumerate(views.batches(split, device, variant=variant)):
         looks = model.looks(glances, pictures, make_chooser(kind, model, number))
         answers.append(torch.stack([look.logits.float().cpu() for look in looks]))
         labels.append(right.cpu())

@@ -35,11 +35,19 @@ class Views:
             return augmented_batch(self.source, names, rows, self.design.picture, kind, seed, epoch)
         return training_scenes(self.source, names, rows, self.pool, self.spec, kind, seed, epoch)
 
-    def evaluation(self, names: Sequence[str]) -> np.ndarray:
-        """Pictures as deployment sees them (N, S, S, 3) uint8; a scene depends on its picture's name alone."""
+    def variants(self, scenes: int) -> range:
+        """The variants that give so many scenes of each picture; a picture that is shown as it is has only one."""
+        return range(1 if self.spec is None else scenes)
+
+    def evaluation(self, names: Sequence[str], variant: int = 0) -> np.ndarray:
+        """Pictures as deployment sees them (N, S, S, 3) uint8.
+
+        A scene depends on its picture's name and the variant alone; results are reported on variant 0. Pictures that
+        are shown as they are look the same in every variant.
+        """
         if self.spec is None:
             return evaluation_batch(self.source, names, self.design.picture)
-        return evaluation_scenes(self.source, names, self.pool, self.spec, self.recipe.seed)[0]
+        return evaluation_scenes(self.source, names, self.pool, self.spec, self.recipe.seed, variant)[0]
 
     def tensors(self, batch: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Glances (N, 3, patch, patch) and pictures (N, 3, S, S), normalised, on the device."""
@@ -48,10 +56,10 @@ class Views:
         return to_tensor(small, mean, std, device), to_tensor(batch, mean, std, device)
 
     def batches(
-        self, split: Split, device: torch.device | str = "cpu", batch_size: int = 100
+        self, split: Split, device: torch.device | str = "cpu", batch_size: int = 100, variant: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Glances, pictures and labels of a split in evaluation, batch by batch."""
         for at in range(0, len(split), batch_size):
             names = split.names[at : at + batch_size]
-            glances, pictures = self.tensors(self.evaluation(names), device)
+            glances, pictures = self.tensors(self.evaluation(names, variant), device)
             yield glances, pictures, torch.from_numpy(split.labels[at : at + batch_size]).to(device)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.glance_focus import budget_plans, sign_test, speed_ups
+from benchmarks.glance_focus import budget_plans, realised_plan, sign_test, speed_ups
 from benchmarks.glance_focus_tables import PAGE, fill, render
 from zoo import gfnet_evaluate
+from zoo.focus_exits import Answers, ExitPlan
 
 
 def test_the_paired_test_is_exact() -> None:
@@ -34,35 +35,54 @@ def test_a_static_point_is_compared_with_the_fastest_that_is_as_accurate() -> No
 
 
 def test_ten_budgets_are_planned_on_held_out_pictures_and_played_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = np.random.default_rng(0)
+    class Views:
+        def variants(self, scenes: int) -> range:
+            return range(scenes)
 
-    def scores(name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = draw.integers(0, 3, count)
-        logits = draw.normal(0.0, 1.0, (3, count, 3))
+    def scores(count: int, variant: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = np.random.default_rng(count).integers(0, 3, count)
+        logits = np.random.default_rng((count, variant)).normal(0.0, 1.0, (3, count, 3))
         logits[:, np.arange(count), labels] += np.array([[0.5], [1.0], [1.5]])
         return torch.from_numpy(logits).float(), torch.from_numpy(labels)
 
     sizes = {"calib": 2000, "select": 2000, "test": 4000}
-    known = {name: scores(name, size) for name, size in sizes.items()}
     splits = {name: range(size) for name, size in sizes.items()}
-    monkeypatch.setattr(gfnet_evaluate, "look_logits", lambda model, views, split: known[
-        next(name for name, size in splits.items() if size is split)
-    ])  # fmt: skip
-    rows = budget_plans(None, None, splits, [10, 20, 30])
+    asked: list[tuple[int, int]] = []
+
+    def look_logits(model: None, views: Views, split: range, variant: int) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((len(split), variant))
+        return scores(len(split), variant)
+
+    monkeypatch.setattr(gfnet_evaluate, "look_logits", look_logits)
+    found = budget_plans(None, Views(), splits, [10, 20, 30], held_out_scenes=2, test_scenes=3)
+    assert asked == [(2000, 0), (2000, 1)] * 2 + [(4000, 0), (4000, 1), (4000, 2)]
+    rows = found.pop("plans")
+    assert found == {"held_out_pictures": 4000, "held_out_scenes": 2, "test_pictures": 4000, "test_scenes": 3}
     assert len(rows) == 10
     planned = [row["planned_madds"] for row in rows]
     assert planned == sorted(planned)
     assert planned[0] < 15 < 25 < planned[-1]
     assert all(abs(row["cost_error"]) < 0.05 for row in rows)
     assert any(row["cost_error"] != 0.0 for row in rows)  # other pictures than it was planned on
+    assert all(0.0 < row["standard_error_madds"] < 0.2 for row in rows)  # at most 10 / sqrt(4000) for costs 10 to 30
+
+
+def test_scenes_of_one_picture_are_no_pictures_of_their_own() -> None:
+    confidence = np.array([[0.9, 0.1, 0.9, 0.1, 0.9, 0.1], [0.5] * 6])  # three equal scenes of two pictures
+    test = Answers(confidence, np.ones((2, 6), bool))
+    plan = ExitPlan((0.5,), 14.0, 1.5, 1.0, (0.5, 0.5))
+    row = realised_plan(test, [10, 20], plan, scenes=3)
+    assert (row["planned_madds"], row["realised_madds"], row["looks"]) == (14, 15, 1.5)
+    assert row["standard_error_madds"] == pytest.approx(5.0)  # of two pictures that cost 10 and 20, not of six
 
 
 def values() -> dict[str, object]:
     return {
         "focus": [{"point": "all", "planned_madds": 10e6, "realised_madds": 10.1e6, "cost_error": 0.01, "looks": 3.0,
                    "test_accuracy": 0.5, "mean_ms": 2.0}],
-        "budgets": [{"planned_madds": 10e6, "realised_madds": 10.15e6, "cost_error": 0.015, "planned_accuracy": 0.51,
-                     "test_accuracy": 0.5, "looks": 2.0}],
+        "budgets": {"held_out_pictures": 1000, "held_out_scenes": 4, "test_pictures": 900, "test_scenes": 3, "plans": [
+            {"planned_madds": 10e6, "realised_madds": 10.15e6, "standard_error_madds": 0.06e6, "cost_error": 0.015,
+             "planned_accuracy": 0.51, "test_accuracy": 0.5, "looks": 2.0}]},
         "controls": [{"look": 2, "patches": "random", "test_accuracy": 0.4, "p_value": 0.01}],
         "static": [{"point": "r128", "test_accuracy": 0.6, "mean_ms": 4.0}],
         "speed_ups": [{"static": "r128", "focus": None, "times_faster": None}],
@@ -74,7 +94,8 @@ def values() -> dict[str, object]:
 def test_the_tables_say_what_was_measured() -> None:
     tables = render(values())
     assert "| all | 10.00 | 10.10 (+1.0%) | 3.00 | 0.500 | 2.00 |" in tables["plans"]
-    assert "| 10.00 | 10.15 | +1.5% | 0.510 | 0.500 |" in tables["budgets"]
+    assert "| 10.00 | 10.15 ± 0.06 | +1.5% | 0.510 | 0.500 |" in tables["budgets"]
+    assert "Solved on 1000 pictures with 4 scenes of each, played on 900 with 3" in tables["budgets"]
     assert "none is as accurate" in tables["static"]
     assert "99.90% of 1000 frames in time" in tables["deadline"]
 

@@ -9,9 +9,13 @@ import pytest
 
 from zoo.focus_scene_source import SceneSource
 from zoo.focus_scenes import SceneSpec, draw_scene, draw_texture, evaluation_scenes, training_scenes
+from zoo.gfnet_recipe import GlanceRecipe
+from zoo.gfnet_views import Views
 from zoo.pictures import PictureSource, resize_rgb
 
 SPEC = SceneSpec(canvas=64, objects=(16, 24), pieces=(4, 8))
+FIRST_BOXES = [[0, 7, 19], [3, 26, 22], [38, 1, 17]]
+"""Where the first three pictures lay before there were variants: results of old stay comparable."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,30 @@ def test_an_evaluation_scene_belongs_to_its_picture_whatever_stands_beside_it(so
     assert np.array_equal(together[2], alone[0])
     other, _ = evaluation_scenes(source, names, source.names, SPEC, 1)
     assert not np.array_equal(together, other)
+
+
+def test_the_first_variant_stays_what_it_was_and_each_other_one_is_another_scene(source: PictureSource) -> None:
+    names = source.names[:3]
+    known, boxes = evaluation_scenes(source, names, source.names, SPEC, 0)
+    assert boxes.tolist() == FIRST_BOXES
+    variants = [evaluation_scenes(source, names, source.names, SPEC, 0, variant)[0] for variant in range(4)]
+    assert np.array_equal(variants[0], known)
+    for name in range(3):
+        assert len({variant[name].tobytes() for variant in variants}) == 4
+    assert np.array_equal(variants[2], evaluation_scenes(source, names, source.names, SPEC, 0, 2)[0])
+
+
+@pytest.mark.parametrize(("data", "scenes"), [("scenes", 3), ("pictures", 1)])
+def test_pictures_that_are_shown_as_they_are_have_one_variant(source: PictureSource, data: str, scenes: int) -> None:
+    design = {"backbone": "mobilenet_v1", "patch": 24, "picture": 64, "steps": 2}
+    recipe = GlanceRecipe(data=data, object_sides=(16, 24), design=design)
+    views, split = Views(recipe, source, source.names), source.splits(6, 6)["select"]
+    assert views.variants(3) == range(scenes)
+    pictures = [views.evaluation(split.names, variant) for variant in range(2)]
+    assert np.array_equal(*pictures) == (data == "pictures")
+    assert np.array_equal(views.evaluation(split.names), pictures[0])
+    batches = [next(iter(views.batches(split, variant=variant)))[1] for variant in range(2)]
+    assert bool((batches[0] == batches[1]).all()) == (data == "pictures")
 
 
 def test_training_scenes_depend_on_seed_epoch_and_row(source: PictureSource) -> None:
