@@ -104,6 +104,7 @@ def _static(rows: list[Row], speed_ups: list[Row]) -> list[str]:
 def _deadline(late: Row) -> list[str]:
     return [
         f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: {late['in_time']:.2%} of "
-        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f}, "
+        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f} (two looks at "
+        f"the same frames, without a deadline: {late['two_look_accuracy']:.3f}), "
         f"p99 {late['latency_ms']['p99']:.2f} ms."
     ]

@@ -12,6 +12,7 @@ from small_training import write_pictures
 from test_glance_focus import checkpoint
 
 from benchmarks.focus_video import VideoSet, compared, main, play, require_fitting
+from benchmarks.glance_focus import deadlines, two_look_answers
 from converters import glance_focus_command
 from converters.glance_focus_build import FocusRequest, build_focus
 from converters.glance_focus_scores import SequenceScores
@@ -152,6 +153,27 @@ def test_engines_are_compared_with_torch_on_the_first_scenes_alone(
     alone = scorer.play(bundle, "onnxruntime", parts, splits=("select",), scenes=1)
     np.testing.assert_array_equal(alone["select"], found["select"][:, :1])
     assert len(scorer.seen["glance"]) == 27  # of calib alone, every scene
+
+
+def test_a_deadline_is_compared_with_two_looks_at_the_same_frames(
+    bundle: Bundle, of_scenes: Checkpoint, pictures: Path
+) -> None:
+    views, splits = views_of(pictures, of_scenes)
+    scorer = SequenceScores(build_gfnet(of_scenes)[0], views, splits, 3, 1, lambda line: None)
+    scores = scorer.play(bundle, "onnxruntime", bundle.manifest.exits.parts[0], splits=("select",))["select"]
+    answers = scores.argmax(3).reshape(3, -1)  # look, scene
+    assert all((answers[1] != answers[look]).any() for look in (0, 2))
+    scenes = np.concatenate([views.evaluation(splits["select"].names, variant) for variant in range(3)])
+    labels = np.tile(splits["select"].labels, 3)
+    backend = open_backend("onnxruntime", bundle, BackendOptions(1))
+    found = two_look_answers(backend, bundle, bundle.point("one-look"), scenes)  # whatever the point's thresholds
+    backend.close()
+    np.testing.assert_array_equal(found, answers[1])
+    late = deadlines(bundle, scenes, labels, frames=32, busy=0)  # the first five of 27 scenes come twice
+    right = (answers[1] == labels).astype(float)
+    assert late["two_look_accuracy"] == pytest.approx((right.sum() + right[:5].sum()) / 32)
+    assert (late["frames"], late["latency_ms"]["count"]) == (32, 32)
+    assert 1.0 <= late["looks"] <= 3.0
 
 
 def test_videos_are_played_with_and_without_the_last_frames_place(bundle: Bundle, pictures: Path, recipe: Path) -> None:
