@@ -120,7 +120,9 @@ def build_command(
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def select_command(bundle: Path, out: Path, precision: str | None, pattern: str, force: bool) -> None:
     """Write some points of a bundle as a smaller one."""
-    path, count = select_points(bundle, out, precision=precision, pattern=pattern, overwrite=force)
+    path, count = select_points(
+        bundle, out, precision=precision, pattern=pattern, overwrite=force, report=click.echo
+    )  # fmt: skip
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     click.echo(f"wrote {path}: {count} points, {size / 1e6:.2f} MB")
 

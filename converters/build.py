@@ -13,6 +13,7 @@ from converters.bundle_writer import BundleWriter
 from converters.delegation import MIN_DELEGATED
 from converters.errors import ConversionError
 from converters.executorch_build import ExecutorchJob, add_executorch
+from converters.executorch_subset import thin_programs
 from converters.int8 import (
     Int8Subnet,
     exact_drops,
@@ -25,7 +26,7 @@ from converters.int8 import (
 from converters.int8_graph import QuantSpec, external_names
 from converters.norm_rounding import TABLE_STEP, require_fine_steps
 from converters.onnx_export import externalise
-from converters.point_choice import drop_dominated, thin_out
+from converters.point_choice import choose_points
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
 from converters.shared_weights import full_store, recipe_values
@@ -134,26 +135,21 @@ class _Build:
         return self.writer.finish(final), self.checks
 
     def _choose_points(self) -> None:
-        """Leave out what the request does not want, with its programs, weights and tables."""
+        """Leave out what the request does not want, with its programs, methods, weights and tables."""
         engine_of = {p.name: p.backend for p in self.programs}
-        kept: list[OperatingPoint] = []
-        for engine in dict.fromkeys(engine_of.values()):
-            points, notes = [p for p in self.points if engine_of[p.program] == engine], []
-            if self.request.drop_dominated:
-                points, notes = drop_dominated(points)
-            if self.request.max_points is not None:
-                points, more = thin_out(points, self.request.max_points)
-                notes = [*notes, *more]
-            kept += points
-            self.notes += notes
-            for note in notes:
-                self.report(note)
-        if len(kept) == len(self.points):
-            return
-        self.points = kept
-        self._remove_unused()
-        if "onnxruntime" in self.request.backends:
-            self._write_arrays()
+        kept, notes = choose_points(self.points, engine_of, self.request.drop_dominated, self.request.max_points)
+        self.notes += notes
+        for note in notes:
+            self.report(note)
+        if len(kept) < len(self.points):
+            self.points = kept
+            self._remove_unused()
+            if "onnxruntime" in self.request.backends:
+                self._write_arrays()
+        # Also where nothing left here: the accuracy gate and --precision may have taken points of a .pte.
+        smaller = thin_programs(self.programs, self.points, self.writer.read, self.report)
+        for file, content in smaller.items():
+            self.writer.write(file, content)
 
     def _finish_onnx(self) -> None:
         """Verify the float points, add the int8 ones."""

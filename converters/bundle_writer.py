@@ -65,6 +65,10 @@ class BundleWriter:
         (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
         return self.write(name, buffer.getvalue())
 
+    def read(self, name: str) -> bytes:
+        """A file as it stands in the folder: packed, if it is."""
+        return (self.root / name).read_bytes()
+
     def remove(self, name: str) -> None:
         """Take a file out again."""
         (self.root / name).unlink()

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edge_runtime.manifest import OperatingPoint
 
 LATENCY_NOISE_SHARE = 0.05
 """A point dominates only when it is faster by this share: medians of two equal points differ by less."""
+
+
+def choose_points(
+    points: Sequence[OperatingPoint], engine_of: Mapping[str, str], without_dominated: bool, max_points: int | None
+) -> tuple[list[OperatingPoint], list[str]]:
+    """What a bundle keeps of each engine's points.
+
+    Args:
+        points: each with `latency_ms`.
+        engine_of: name of a program -> its engine.
+        without_dominated: leave out points that another one beats.
+        max_points: of each engine; None keeps all.
+    Returns:
+        the points that stay, those of an engine together, and a note for what leaves.
+    Raises:
+        ValueError: `max_points` is too small, or a point has no latency.
+    """
+    kept: list[OperatingPoint] = []
+    notes: list[str] = []
+    for engine in dict.fromkeys(engine_of.values()):
+        rest, found = [p for p in points if engine_of[p.program] == engine], []
+        if without_dominated:
+            rest, found = drop_dominated(rest)
+        if max_points is not None:
+            rest, more = thin_out(rest, max_points)
+            found = [*found, *more]
+        kept += rest
+        notes += found
+    return kept, notes
 
 
 def drop_dominated(points: Sequence[OperatingPoint], split: str = "select") -> tuple[list[OperatingPoint], list[str]]:

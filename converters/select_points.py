@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
+from converters.executorch_subset import thin_programs
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import OperatingPoint, Program
 from edge_runtime.tensor_recipe import read_recipe
 
+Report = Callable[[str], None]
+
 
 def select_points(
-    source: Path, target: Path, *, precision: str | None = None, pattern: str = "*", overwrite: bool = False
+    source: Path,
+    target: Path,
+    *,
+    precision: str | None = None,
+    pattern: str = "*",
+    overwrite: bool = False,
+    report: Report = lambda line: None,
 ) -> tuple[Path, int]:
     """Write the points of one precision, or whose names match, as a bundle of their own.
 
-    Nothing is computed again: programs, weights, tables and vectors are copied as they are.
+    Nothing is computed again: ONNX programs, weights, tables and vectors are copied as they are, and methods that no
+    point uses are taken out of ExecuTorch programs.
 
     Args:
         source: an existing bundle.
         target: the new one.
         precision: "fp32" or "int8"; None for both.
         pattern: of point names, as in a shell: "w0.50-*".
+        report: receives a line for each program that becomes smaller.
     Returns:
         the new bundle and its number of points.
     Raises:
-        ConversionError: no point is left, the bundle has early exits, or the target cannot be written.
+        ConversionError: no point is left, the bundle has early exits, a program cannot be made smaller, or the target
+            cannot be written.
         BundleError: the source is damaged.
+        BackendError: a point runs an ExecuTorch program, and ExecuTorch is not installed.
     """
     bundle = Bundle.load(source)
     manifest = bundle.manifest
@@ -46,6 +60,8 @@ def select_points(
     programs = tuple(p for p in manifest.programs if p.name in used)
     with BundleWriter(target, overwrite) as writer:
         shares_weights = _copy(bundle, points, programs, writer)
+        for file, content in thin_programs(programs, points, bundle.content, report).items():
+            writer.write(file, content)
         smaller = replace(
             manifest, name=target.stem, programs=programs, points=points, files={},
             weights=manifest.weights if shares_weights else None, tables=manifest.tables if shares_weights else None,

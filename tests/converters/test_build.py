@@ -13,6 +13,7 @@ from built_bundle import Built
 from small_training import CLASSES, RESOLUTIONS, WIDTHS
 
 import converters.build as build_module
+import converters.point_choice as point_choice
 import zoo
 from converters.build import BuildRequest, build
 from converters.errors import ConversionError
@@ -203,7 +204,7 @@ def test_points_beyond_the_limit_leave_with_their_tables_and_programs(
 
     monkeypatch.setattr(build_module, "measure_latency_ms", first_width_is_cheapest)
     monkeypatch.setattr(
-        build_module, "thin_out", lambda points, limit: ([p for p in points if p.width == 0.5][:limit], ["thinned"])
+        point_choice, "thin_out", lambda points, limit: ([p for p in points if p.width == 0.5][:limit], ["thinned"])
     )
     path, _ = build(BuildRequest(checkpoint, source, tmp_path / "few.bundle", "few", max_points=2))
     bundle = Bundle.load(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.point_choice import drop_dominated, thin_out
+from converters.point_choice import choose_points, drop_dominated, thin_out
 from edge_runtime.manifest import OperatingPoint
 
 
@@ -66,3 +68,21 @@ def test_a_point_without_a_measurement_and_a_limit_of_one_are_refused() -> None:
         drop_dominated([point("p", None, 0.5)])
     with pytest.raises(ValueError, match="max_points is 1"):
         thin_out([point("p", 1.0, 0.5)], 1)
+
+
+def test_each_engine_keeps_its_own_share_of_points_and_says_what_left() -> None:
+    def of(program: str) -> list[OperatingPoint]:
+        ladder = [("cheap", 1.0, 0.6), ("middle", 2.0, 0.7), ("good", 4.0, 0.9), ("slow", 8.0, 0.5)]
+        return [replace(point(f"{name}-{program}", *rest), program=program) for name, *rest in ladder]
+
+    points = [p for pair in zip(of("a"), of("b"), strict=True) for p in pair]
+    engines = {"a": "onnxruntime", "b": "executorch"}
+    assert choose_points(points, engines, False, None) == (of("a") + of("b"), [])
+    kept, notes = choose_points(points, engines, True, 2)
+    assert names(kept) == ["cheap-a", "good-a", "cheap-b", "good-b"]
+    assert [note.partition(" is")[0].rpartition(" ")[2] for note in notes] == [
+        "slow-a",
+        "middle-a",
+        "slow-b",
+        "middle-b",
+    ]
