@@ -143,7 +143,8 @@ def stored_int8(
 def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> onnx.ModelProto:
     """Let onnxruntime place the quantize and dequantize nodes; its numbers are replaced by the point's.
 
-    A convolution whose weight the device does not make (a kernel predicted from the picture) stays float.
+    A convolution whose weight the device does not make (a kernel predicted from the picture) stays float, and so does a
+    sum with a stored tensor (the bias of a matrix product, a position code), which would become a made-up integer.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -159,9 +160,11 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {template.graph.input[0].name: self.left.pop()} if self.left else None
 
+    stored = {t.name for t in template.graph.initializer}
     excluded = [
         n.name for n in template.graph.node
         if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _stays_float(n, spec.float_layers, made)
+        or (n.op_type == "Add" and not stored.isdisjoint(n.input))
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"

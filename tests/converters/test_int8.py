@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from converters.activation_ranges import best_range
 from converters.errors import ConversionError
 from converters.int8 import exact_drops, quantize_with_gate
-from converters.int8_graph import QuantSpec, quantize_weight
+from converters.int8_graph import QuantSpec, external_names, make_int8_graph, quantize_weight
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import BiasRecipe, GraphTensors, ScaleRecipe, TensorRecipe, build_tensors
 
@@ -132,3 +133,31 @@ def test_what_int8_loses_is_told_for_each_resolution(monkeypatch: pytest.MonkeyP
     spec = TensorSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     drops = exact_drops(None, {32: 0.9, 16: 0.5}, {}, {}, [], np.array([0, 1, 1, 1]), spec)
     assert drops == {32: pytest.approx(0.9 - 0.75), 16: pytest.approx(0.5 - 0.25)}
+
+
+def test_a_sum_with_a_stored_tensor_stays_float_and_keeps_the_tensor() -> None:
+    draw = np.random.default_rng(0)
+    stored = {
+        "conv.weight": draw.standard_normal((4, 3, 3, 3)), "proj.weight": draw.standard_normal((4, 4)),
+        "proj.bias": draw.standard_normal(4),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["image", "conv.weight"], ["map"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Transpose", ["map"], ["rows"], "rows", perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["rows", "proj.weight"], ["product"], "proj"),
+        helper.make_node("Add", ["product", "proj.bias"], ["biased"], "bias"),
+        helper.make_node("Add", ["biased", "rows"], ["scores"], "residual"),
+    ]
+    graph = helper.make_graph(
+        nodes, "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, 8, 8, 4))],
+        [numpy_helper.from_array(a.astype(np.float32), name) for name, a in stored.items()],
+    )  # fmt: skip
+    template = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    recipe = GraphTensors(tuple(TensorRecipe(name, a.shape, name) for name, a in stored.items()))
+    found = make_int8_graph(template, recipe, QuantSpec())
+    assert external_names(found.recipe) <= {t.name for t in found.proto.graph.initializer}
+    float_inputs = {n.name: n.input for n in found.proto.graph.node if n.op_type == "Add"}
+    assert "proj.bias" in float_inputs["bias"]
+    assert all(name.endswith("DequantizeLinear_Output") for name in float_inputs["residual"])
