@@ -30,6 +30,7 @@ from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
 from zoo.recipe import RecipeError
 from zoo.slim_layers import SlimConv
+from zoo.slim_net import to_channels_last
 from zoo.train import open_device
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
@@ -101,7 +102,7 @@ class _Run:
             model = GFNet(recipe.build_design(), len(source.classes))
         except ValueError as error:
             raise RecipeError(f"recipe: design: {error}") from error
-        self.model = model.to(device=device)
+        self.model = to_channels_last(model.to(device=device))
         for encoder in self.model.encoders:
             encoder.synchronised = processes.count > 1
         self.views = Views(recipe, source, split.names)
