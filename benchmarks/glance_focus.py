@@ -2,8 +2,8 @@
 
     python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20.toml --data PICTURES --out runs/gfnet-lite0-scenes-20
     python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20.toml --data PICTURES --out runs/lite0-scenes-20
-    python -m converters focus --checkpoint runs/gfnet-lite0-scenes-20/model.pt --data PICTURES --out runs/focus.bundle \\
-        --precision fp32 --precision int8
+    python -m converters focus --checkpoint runs/gfnet-lite0-scenes-20/model.pt --data PICTURES \\
+        --precision fp32 --precision int8 --out runs/focus.bundle
     python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-lite0-scenes-20/model.pt \\
         --static runs/lite0-scenes-20/model.pt --data PICTURES
 
