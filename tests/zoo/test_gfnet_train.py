@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 
 def test_it_learns(source: PictureSource, tmp_path: Path) -> None:
-    recipe = changed(stage1_epochs=8, stage2_epochs=1, learning_rate=0.1, batch_size=12, fine_tune_share=0.1)
+    recipe = changed(stage1_epochs=12, stage2_epochs=1, learning_rate=0.1, batch_size=12, fine_tune_share=0.1)
     rows = load_checkpoint(train_gfnet(recipe, source, tmp_path)).accuracy
     last = next(r for r in rows if r["patches"] == "policy" and r["step"] == 3)
     assert last["test_accuracy"] > 0.6  # three classes: 0.33 by chance
