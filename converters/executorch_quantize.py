@@ -9,7 +9,7 @@ give each point other integers, put a further rounding between a convolution and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,48 +67,68 @@ def quantized_activations(graph: onnx.ModelProto) -> dict[str, str]:
     """What is quantized at run time: key -> tensor of the float graph.
 
     A key says how a tensor is computed, in words that do not depend on the exporter: "input", "conv stem.1",
-    "add (conv a) (conv b)". A rectifier has the key of what it rectifies, since engines fuse the two.
+    "add (conv a) (conv b)". A rectifier has the key of what it rectifies, since engines fuse the two. What other
+    operators compute (pooling, slices, gates) is "?" in a sum, and by itself has the key of its first reader:
+    "into conv a", or "beside (conv b)" in a sum.
     """
     constants = {t.name for t in graph.graph.initializer}
-    keys, found = {graph.graph.input[0].name: "input"}, {}
+    keys: dict[str, str] = {graph.graph.input[0].name: "input"}
+    read_by: dict[str, str] = {}
+    packed: dict[str, tuple[str, str]] = {}
     for node in graph.graph.node:
         inputs = [keys.get(name) for name in node.input]
         key = None
         if node.op_type == "Conv":
             key = f"conv {_weight_name(node.input[1])}"
-        elif node.op_type == "Add" and all(inputs):
-            key = _addition(*[str(k) for k in inputs])
+            read_by.setdefault(node.input[0], f"into {key}")
+        elif node.op_type == "Add" and any(inputs):
+            key = _addition(inputs)
+            if None in inputs:
+                read_by.setdefault(node.input[inputs.index(None)], _beside(inputs))
         elif node.op_type in ("Relu", "Clip", "QuantizeLinear", "DequantizeLinear"):
             key = inputs[0]
         if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
-            found[key or f"? {node.input[0]}"] = node.input[1].removesuffix("_scale")
+            packed[node.output[0]] = (node.input[0], node.input[1].removesuffix("_scale"))
         if key is not None:
             keys[node.output[0]] = key
-    return found
+    unpacked = {n.input[0]: n.output[0] for n in graph.graph.node if n.op_type == "DequantizeLinear"}
+    return {
+        keys.get(source) or read_by.get(unpacked.get(name, ""), f"? {source}"): tensor
+        for name, (source, tensor) in packed.items()
+    }
 
 
 def _weight_name(tensor: str) -> str:
     return tensor.removesuffix("_DequantizeLinear_Output").removesuffix(".weight")
 
 
-def _addition(first: str, second: str) -> str:
-    return "add ({}) ({})".format(*sorted((first, second)))
+def _addition(keys: Sequence[str | None]) -> str:
+    return "add ({}) ({})".format(*sorted(key or "?" for key in keys))
+
+
+def _beside(keys: Sequence[str | None]) -> str:
+    return "beside ({})".format(*(key for key in keys if key))
 
 
 def _nodes_by_key(graph: Any) -> dict[str, Any]:
     """Key -> the last node that has it: of a convolution and its rectifier, the rectifier."""
     keys: dict[Any, str] = {}
+    readers: dict[str, Any] = {}
     for node in graph.nodes:
         sources = [keys.get(source) for source in node.all_input_nodes]
         if node.op == "placeholder":
             keys[node] = "input"
         elif node.target in CONVOLUTION:
             keys[node] = f"conv {_parameter(node.args[1]).removesuffix('.weight')}"
-        elif node.target in ADDITION and len(sources) == 2 and all(sources):
-            keys[node] = _addition(*[str(s) for s in sources])
+            read = node.args[0]
+            readers[f"into {keys[node]}"] = read.args[0] if read.target in PADDING else read
+        elif node.target in ADDITION and len(sources) == 2 and any(sources):
+            keys[node] = _addition(sources)
+            if None in sources:
+                readers.setdefault(_beside(sources), node.all_input_nodes[sources.index(None)])
         elif node.target in RECTIFIER and sources[0]:
             keys[node] = sources[0]
-    return {key: node for node, key in keys.items()}
+    return {**readers, **{key: node for node, key in keys.items()}}
 
 
 def _parameter(node: Any) -> str:

@@ -144,7 +144,8 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
     """Let onnxruntime place the quantize and dequantize nodes; its numbers are replaced by the point's.
 
     A convolution whose weight the device does not make (a kernel predicted from the picture) stays float, and so does a
-    sum with a stored tensor (the bias of a matrix product, a position code), which would become a made-up integer.
+    sum with a stored tensor (the bias of a matrix product, a position code), which would become a made-up integer, and
+    one of two tensors that no integer operator made.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -160,12 +161,7 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {template.graph.input[0].name: self.left.pop()} if self.left else None
 
-    stored = {t.name for t in template.graph.initializer}
-    excluded = [
-        n.name for n in template.graph.node
-        if n.op_type not in ("Conv", "Add", "Relu", "Clip") or _stays_float(n, spec.float_layers, made)
-        or (n.op_type == "Add" and not stored.isdisjoint(n.input))
-    ]  # fmt: skip
+    excluded = _float_nodes(template, spec.float_layers, made)
     with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(template, source)
@@ -188,10 +184,23 @@ def without_advice() -> Iterator[None]:
         logging.disable(before)
 
 
-def _stays_float(node: onnx.NodeProto, layers: tuple[str, ...], made: set[str]) -> bool:
-    return node.op_type == "Conv" and (
-        node.input[1].removesuffix(".weight") in layers or not made.issuperset(node.input[1:])
-    )
+def _float_nodes(template: onnx.ModelProto, layers: tuple[str, ...], made: set[str]) -> list[str]:
+    """Names of the nodes that stay float."""
+    stored = {t.name for t in template.graph.initializer}
+    integers: set[str] = set()
+    left = []
+    for node in template.graph.node:
+        if node.op_type == "Conv":
+            fits = node.input[1].removesuffix(".weight") not in layers and made.issuperset(node.input[1:])
+        elif node.op_type == "Add":
+            fits = stored.isdisjoint(node.input) and not integers.isdisjoint(node.input)
+        else:
+            fits = node.op_type in ("Relu", "Clip")
+        if not fits:
+            left.append(node.name)
+        elif node.op_type in ("Conv", "Add") or node.input[0] in integers:
+            integers.add(node.output[0])
+    return left
 
 
 def _activations(proto: onnx.ModelProto, constants: set[str]) -> list[str]:
