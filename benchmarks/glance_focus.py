@@ -32,7 +32,7 @@ BUDGETS, TEST_SCENES = 10, 4
 DEADLINE_FRAMES, BUSY_PROCESSES = 2000, 2
 
 
-def test_scenes(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+def scenes_of_test(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, Any, Any]:
     """Scenes (N, S, S, 3) uint8, labels, the network and its views."""
     from zoo.gfnet_checkpoint import build_gfnet
     from zoo.gfnet_views import Views
@@ -299,7 +299,7 @@ def _burn() -> None:
 @click.command()
 @click.argument("bundle_path", type=click.Path(exists=True))
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo focus.")
-@click.option("--static", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo scenes.")
+@click.option("--static", type=click.Path(path_type=Path), help="model.pt of python -m zoo scenes; none: no table.")
 @click.option("--data", type=click.Path(), required=True, help="The pictures.")
 @click.option(
     "--held-out-scenes", type=click.IntRange(1), default=HELD_OUT_SCENES, show_default=True,
@@ -313,8 +313,8 @@ def _burn() -> None:
 @click.option("--busy", default=BUSY_PROCESSES, show_default=True, help="Busy processes beside the deadline's frames.")
 @click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
 def main(
-    bundle_path: str, checkpoint: Path, static: Path, data: str, held_out_scenes: int, test_scenes: int, frames: int,
-    busy: int, write: bool,
+    bundle_path: str, checkpoint: Path, static: Path | None, data: str, held_out_scenes: int, test_scenes: int,
+    frames: int, busy: int, write: bool,
 ) -> None:  # fmt: skip
     """Measure and fill the tables of docs/glance-and-focus.md."""
     import torch
@@ -325,10 +325,10 @@ def main(
 
     torch.set_num_threads(1)
     bundle = Bundle.load(bundle_path)
-    scenes, labels, model, (views, splits) = test_scenes(load_checkpoint(checkpoint), data)
+    scenes, labels, model, (views, splits) = scenes_of_test(load_checkpoint(checkpoint), data)
     cost = step_madds(model.design, len(bundle.manifest.labels))
     values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
-    values["static"] = static_points(static, scenes)
+    values["static"] = [] if static is None else static_points(static, scenes)
     values["speed_ups"] = speed_ups(values["focus"], values["static"])
     values["budgets"] = budget_plans(model, views, splits, cost, held_out_scenes, test_scenes)
     values["controls"] = controls(model, views, splits["test"])

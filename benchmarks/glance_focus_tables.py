@@ -90,6 +90,8 @@ def _controls(rows: list[Row]) -> list[str]:
 
 
 def _static(rows: list[Row], speed_ups: list[Row]) -> list[str]:
+    if not rows:
+        return ["Not measured yet: the baseline is not trained (`make train-focus` makes it; then give `--static`)."]
     lines = [
         "| static point | test accuracy | mean ms | equal or better focus point | times faster |",
         "|---|---|---|---|---|",
