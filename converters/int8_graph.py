@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,12 +151,12 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
 
     sides = [d.dim_value or 32 for d in template.graph.input[0].type.tensor_type.shape.dim[2:]]
 
-    class Noise(CalibrationDataReader):
+    class MadeUp(CalibrationDataReader):
         """Two made-up pictures: only the structure of the result is used."""
 
-        def __init__(self) -> None:
+        def __init__(self, strength: float) -> None:
             draw = np.random.default_rng(0)
-            self.left = [draw.standard_normal((1, 3, *sides)).astype(np.float32) for _ in range(2)]
+            self.left = [(strength * draw.standard_normal((1, 3, *sides))).astype(np.float32) for _ in range(2)]
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {template.graph.input[0].name: self.left.pop()} if self.left else None
@@ -165,12 +165,32 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
     with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(template, source)
-        quantize_static(
-            source, target, Noise(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=excluded,
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-        )  # fmt: skip
-        return onnx.load(target)
+
+        def quantize(strength: float) -> onnx.ModelProto:
+            quantize_static(
+                source, target, MadeUp(strength), quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=excluded,
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            )  # fmt: skip
+            return onnx.load(target)
+
+        return _first_that_works(quantize)
+
+
+def _first_that_works(quantize: Callable[[float], onnx.ModelProto]) -> onnx.ModelProto:
+    """Made-up weights that multiply one another (dynamic kernels) overflow on noise; then black pictures must do.
+
+    Args:
+        quantize: strength of the noise -> the quantized structure.
+    """
+    try:
+        return quantize(1.0)
+    except AssertionError:  # a range that is no number
+        pass
+    try:
+        return quantize(0.0)
+    except AssertionError as error:
+        raise ConversionError(f"int8: onnxruntime's quantizer refuses this network: {error}") from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch import nn
 from converters.errors import ConversionError
 from edge_runtime.backends import Backend
 from edge_runtime.bundle import Bundle
+from edge_runtime.errors import BackendError
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.preprocess import preprocess
 
@@ -41,15 +42,22 @@ def engine_logits(
         pictures: (H, W, 3) uint8 RGB each.
     Returns:
         (pictures, classes) float32.
+    Raises:
+        ConversionError: the engine cannot load or run the point.
     """
-    runner = backend.load(point)
     rows = []
     try:
-        for picture in pictures:
-            preprocess(picture, bundle.spec, point.size_hw, out=runner.input)
-            rows.append(runner.run()[0].copy())
-    finally:
-        runner.close()
+        runner = backend.load(point)
+        try:
+            for picture in pictures:
+                preprocess(picture, bundle.spec, point.size_hw, out=runner.input)
+                rows.append(runner.run()[0].copy())
+        finally:
+            runner.close()
+    except BackendError as error:
+        raise ConversionError(
+            f"{error}; leave this engine or precision out (--backend, --precision); the bundle is not written"
+        ) from error
     return np.stack(rows)
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from converters.activation_ranges import best_range
 from converters.errors import ConversionError
 from converters.int8 import exact_drops, quantize_with_gate
-from converters.int8_graph import QuantSpec, external_names, make_int8_graph, quantize_weight
+from converters.int8_graph import QuantSpec, _first_that_works, external_names, make_int8_graph, quantize_weight
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import BiasRecipe, GraphTensors, ScaleRecipe, TensorRecipe, build_tensors
 
@@ -160,4 +160,19 @@ def test_a_sum_with_a_stored_tensor_stays_float_and_keeps_the_tensor() -> None:
     assert external_names(found.recipe) <= {t.name for t in found.proto.graph.initializer}
     float_inputs = {n.name: n.input for n in found.proto.graph.node if n.op_type == "Add"}
     assert "proj.bias" in float_inputs["bias"]
-    assert all(name.endswith("DequantizeLinear_Output") for name in float_inputs["residual"])
+    assert list(float_inputs["residual"]) == ["biased", "rows"]  # no integer operator made either of them
+
+
+def test_a_structure_whose_made_up_weights_overflow_is_quantized_on_black_pictures() -> None:
+    tried = []
+
+    def quantize(strength: float, fails: tuple[float, ...]) -> TensorProto:
+        tried.append(strength)
+        assert strength not in fails, "scale issue"
+        return TensorProto()
+
+    assert isinstance(_first_that_works(lambda s: quantize(s, ())), TensorProto)
+    assert isinstance(_first_that_works(lambda s: quantize(s, (1.0,))), TensorProto)
+    assert tried == [1.0, 1.0, 0.0]
+    with pytest.raises(ConversionError, match="quantizer refuses this network: scale issue"):
+        _first_that_works(lambda s: quantize(s, (1.0, 0.0)))

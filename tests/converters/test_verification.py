@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from converters.errors import ConversionError
-from converters.verification import PointCheck, compare, require_parity
+from converters.verification import PointCheck, compare, engine_logits, require_parity
+from edge_runtime.errors import BackendError
 
 REFERENCE = np.array([[4.0, 1.0], [0.0, -8.0], [1.0, 2.0], [2.0, 1.0]])
 
@@ -41,3 +42,12 @@ def test_scores_that_are_not_numbers_are_refused() -> None:
     found[0, 1] = np.nan
     with pytest.raises(ConversionError, match="the bundle is not written"):
         require_parity(compare("p", REFERENCE, found, {}))
+
+
+def test_a_point_that_the_engine_cannot_run_is_refused_with_the_engines_words() -> None:
+    class Broken:
+        def load(self, point: object) -> object:
+            raise BackendError("w1.00-int8-et: ExecuTorch failed: error 0x1")
+
+    with pytest.raises(ConversionError, match="error 0x1; leave this engine or precision out"):
+        engine_logits(Broken(), None, None, [])  # type: ignore[arg-type]
