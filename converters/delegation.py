@@ -41,12 +41,12 @@ def delegation_of(method: str, graph_module: Any) -> Delegation:
 
 
 def require_delegated(found: Delegation, minimum: float = MIN_DELEGATED) -> None:
-    """Refuse a method that would be slow on the device.
+    """Refuse a method that would be slow on the device; a minimum of 0 takes it as it is.
 
     Raises:
         ConversionError: too few operators are delegated, or a heavy one is not.
     """
-    heavy = sorted({name for name in found.fallbacks if name in HEAVY})
+    heavy = sorted({name for name in found.fallbacks if name in HEAVY}) if minimum > 0.0 else []
     if found.share >= minimum and not heavy:
         return
     raise ConversionError(

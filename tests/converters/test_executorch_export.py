@@ -110,6 +110,7 @@ def test_low_delegation_and_a_convolution_left_out_are_refused() -> None:
         require_delegated(Delegation("m", 8, 10, ("mean", "sub")))
     with pytest.raises(ConversionError, match="convolution would run on slow portable kernels"):
         require_delegated(Delegation("m", 99, 100, ("convolution",)))
+    require_delegated(Delegation("m", 10, 100, ("convolution",)), 0.0)  # whoever asks for nothing gets it
 
 
 def test_damaged_cache_entry_counts_as_absent(tmp_path: Path) -> None:
