@@ -128,7 +128,7 @@ def write_measured(path: Path, result: FamilyResult, what: str, reduce_range: bo
         "what": what, "preprocessing": preprocessing_values(), "reduce_range": reduce_range,
         "accuracy": {p.name: {s: round(a, 4) for s, a in p.accuracy.items()} for p in result.points},
         "ranges": {
-            name: [[tensor, float(f"{r.scale:.7g}"), r.zero_point] for tensor, r in ranges.items()]
+            name: [[tensor, float(f"{r.scale:.9g}"), r.zero_point] for tensor, r in ranges.items()]
             for name, ranges in result.ranges.items()
         },
     }  # fmt: skip
