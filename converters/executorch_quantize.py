@@ -83,7 +83,9 @@ def quantized_activations(graph: onnx.ModelProto) -> dict[str, str]:
             read_by.setdefault(node.input[0], f"into {key}")
         elif node.op_type == "Add" and any(inputs):
             key = _addition(inputs)
-            if None in inputs:
+            if None in inputs and _beside(inputs) in read_by.values():
+                key = None  # a second sum of this tensor with something unknown: not told apart, so not found
+            elif None in inputs:
                 read_by.setdefault(node.input[inputs.index(None)], _beside(inputs))
         elif node.op_type in ("Relu", "Clip", "QuantizeLinear", "DequantizeLinear"):
             key = inputs[0]
