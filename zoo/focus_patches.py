@@ -89,6 +89,17 @@ class PolicyPlaces:
         return place
 
 
+class WithoutGradient:
+    """A chooser whose places carry no gradient."""
+
+    def __init__(self, choose: Chooser) -> None:
+        self._choose = choose
+
+    @torch.no_grad()
+    def __call__(self, feature_map: Tensor) -> Tensor:
+        return self._choose(feature_map)
+
+
 class SaliencyPlaces:
     """The glance's class activation: patches where its own head sees its best class most, each place once.
 
@@ -98,15 +109,17 @@ class SaliencyPlaces:
     Args:
         encoder: the glance.
         picture, patch: sides in pixels.
+        glances: (N, 3, patch, patch); needed where the policy reads another map than the last one.
     """
 
-    def __init__(self, encoder: Encoder, picture: int, patch: int) -> None:
-        self._encoder, self._picture, self._patch = encoder, picture, patch
+    def __init__(self, encoder: Encoder, picture: int, patch: int, glances: Tensor | None = None) -> None:
+        self._encoder, self._picture, self._patch, self._glances = encoder, picture, patch, glances
         self._scores: Tensor | None = None
 
     def __call__(self, feature_map: Tensor) -> Tensor:
         if self._scores is None:
-            self._scores = self._activation(feature_map)
+            last = feature_map if self._glances is None else self._encoder.last_map(self._glances)
+            self._scores = self._activation(last)
         side = self._scores.shape[-1]
         best = self._scores.flatten(1).argmax(1)
         centres = torch.stack([best // side, best % side], 1).double().add(0.5) / side * self._picture

@@ -51,6 +51,8 @@ class Design:
     """Glance and focus are one network: half the weights."""
     widths: tuple[float, float] = (1.0, 1.0)
     """Width of the glance and of the focus encoder."""
+    map_stride: int = 0
+    """Pixels between two cells of the map that the policy reads; 0: the last map, as in the paper."""
 
     def __post_init__(self) -> None:
         if self.classifier not in CLASSIFIERS:
@@ -99,7 +101,8 @@ class GFNet(nn.Module):
         design: its structure.
         num_classes: class scores.
     Raises:
-        ValueError: the backbone is unknown, does not take an option, or keeps no feature map.
+        ValueError: the backbone is unknown, does not take an option, or keeps no feature map of
+            this stride.
     """
 
     def __init__(self, design: Design, num_classes: int = 1000) -> None:
@@ -108,8 +111,9 @@ class GFNet(nn.Module):
         nets: list[SlimNet] = [create(design.backbone, num_classes=num_classes, **design.backbone_options)]
         if not design.shared:
             nets.append(create(design.backbone, num_classes=num_classes, **design.backbone_options))
-        self.glance = Encoder(nets[0], design.widths[0])
-        self.focus = Encoder(nets[-1], design.widths[1], self.glance.head if design.shared else None)
+        stride = design.map_stride
+        self.glance = Encoder(nets[0], design.widths[0], map_stride=stride)
+        self.focus = Encoder(nets[-1], design.widths[1], self.glance.head if design.shared else None, stride)
         side = self.focus.map_side(design.patch)
         self.policy = PatchPolicy(self.focus.map_channels, side, design.policy_hidden, design.policy_encoder)
         channels = self.focus.vector_channels

@@ -79,4 +79,4 @@ class _Report:
             )
         elif event["event"] == "step" and time.monotonic() - self._last_s > 60.0:
             self._last_s = time.monotonic()
-            click.echo(f"step {event['done']} of {event['total']}: loss {event['loss']:.3f}")
+            click.echo(f"step {event['done']} of {event['total']} of this stage: loss {event['loss']:.3f}")

@@ -19,8 +19,8 @@ from zoo.slim_layers import Stats
 CONTROLS = ("policy", "centre", "random", "saliency")
 
 
-def make_chooser(kind: str, model: GFNet, seed: int = 0) -> Chooser:
-    """A fresh chooser of one of CONTROLS, for one run of looks."""
+def make_chooser(kind: str, model: GFNet, seed: int = 0, glances: Tensor | None = None) -> Chooser:
+    """A fresh chooser of one of CONTROLS, for one run of looks at the pictures of these glances."""
     if kind == "policy":
         return PolicyPlaces(model.policy)
     if kind == "centre":
@@ -28,7 +28,7 @@ def make_chooser(kind: str, model: GFNet, seed: int = 0) -> Chooser:
     if kind == "random":
         return RandomPlaces(torch.Generator().manual_seed(seed))
     if kind == "saliency":
-        return SaliencyPlaces(model.glance, model.design.picture, model.design.patch)
+        return SaliencyPlaces(model.glance, model.design.picture, model.design.patch, glances)
     raise ValueError(f"patches are {kind!r}, expected one of {', '.join(CONTROLS)}")
 
 
@@ -99,7 +99,7 @@ def look_logits(
     device = next(model.parameters()).device
     answers, labels = [], []
     for number, (glances, pictures, right) in enumerate(views.batches(split, device, variant=variant)):
-        looks = model.looks(glances, pictures, make_chooser(kind, model, number))
+        looks = model.looks(glances, pictures, make_chooser(kind, model, number, glances))
         answers.append(torch.stack([look.logits.float().cpu() for look in looks]))
         labels.append(right.cpu())
     return torch.cat(answers, 1), torch.cat(labels)

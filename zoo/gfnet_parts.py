@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.slim_layers import ActivePoint, SlimError, SlimLinear, Stats, active_point
-from zoo.slim_net import NormBank, SlimNet, materialise
+from zoo.slim_net import FeatureInfo, NormBank, SlimNet, materialise
 
 ENTRY = "encoder"  # an encoder sees pictures of one kind and size, so it has one set of statistics
 
@@ -26,11 +27,13 @@ class Encoder(nn.Module):
         net: the backbone; its classifier is taken out of it.
         width: how much of the backbone is used.
         head: the backbone's own classifier, where an encoder before this one has taken it out.
+        map_stride: pixels between two cells of the feature map; 0 is the last map, the coarsest. A finer one shows the
+            policy better where things are.
     Raises:
-        SlimError: the backbone keeps no feature map (a transformer's tokens).
+        SlimError: the backbone keeps no feature map (a transformer's tokens), or none of this stride.
     """
 
-    def __init__(self, net: SlimNet, width: float = 1.0, head: nn.Module | None = None) -> None:
+    def __init__(self, net: SlimNet, width: float = 1.0, head: nn.Module | None = None, map_stride: int = 0) -> None:
         super().__init__()
         taken = net.classifier
         self.net, self.width = net, width
@@ -39,10 +42,23 @@ class Encoder(nn.Module):
         self.norms = NormBank()
         self.synchronised = False
         """Training on several processes: batch statistics are those of all processes together."""
-        self.vector_channels: int = self.head.inputs.full
+        vector_channels: int = self.head.inputs.full
         self._map_is_last = hasattr(net, "last")  # the head's wide convolution comes before the average
-        self.map_channels: int = self.vector_channels if self._map_is_last else net.feature_info[-1].channels
-        self.stride: int = net.feature_info[-1].stride
+        last_channels = vector_channels if self._map_is_last else net.feature_info[-1].channels
+        stage, info = _map_stage(net, map_stride)
+        self.stride: int = info.stride
+        self._ends = Ends(self._map_is_last, stage, vector_channels, info.channels if map_stride else last_channels)
+        self._last_ends = Ends(self._map_is_last, None, vector_channels, last_channels)
+
+    @property
+    def vector_channels(self) -> int:
+        """Channels of the vector at full width."""
+        return self._ends.vector_channels
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the feature map at full width."""
+        return self._ends.map_channels
 
     def forward(self, x: Tensor, recorder: dict[str, Stats] | None = None) -> tuple[Tensor, Tensor]:
         """Look at pictures.
@@ -60,7 +76,13 @@ class Encoder(nn.Module):
         else:
             point = ActivePoint(self.width, self.norms.entries.get(ENTRY))
         with active_point(point):
-            return split_head(self.net, x, self._map_is_last, self.vector_channels, self.map_channels)
+            return split_head(self.net, x, self._ends)
+
+    @torch.no_grad()
+    def last_map(self, x: Tensor) -> Tensor:
+        """The backbone's last feature map (N, C, h, w), whatever map the policy reads; as in eval mode."""
+        with active_point(ActivePoint(self.width, self.norms.entries.get(ENTRY))):
+            return split_head(self.net, x, self._last_ends)[1]
 
     def own_logits(self, vector: Tensor) -> Tensor:
         """Scores (N, classes) of the backbone's own classifier; the zeros of a narrow vector add nothing."""
@@ -68,7 +90,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def map_logits(self, feature_map: Tensor) -> Tensor:
-        """Scores (N, classes) of the own head for a feature map (N, map_channels, h, w) of any size."""
+        """Scores (N, classes) of the own head for a last feature map (N, C, h, w) of any size."""
         if self._map_is_last:
             return self.head(feature_map.mean((2, 3)))
         # the zeros that fill up a narrow map add nothing to the head's sums at full width
@@ -93,43 +115,66 @@ class Encoder(nn.Module):
         if side is not None and ENTRY in self.norms.entries:
             net.norm_bank.entries = {net.point_key(self.width, side): self.norms.entries[ENTRY]}
         plain = materialise(net, width=self.width, resolution=side)
-        return PlainEncoder(plain, self._map_is_last, self.vector_channels, self.map_channels).eval()
+        return PlainEncoder(plain, self._ends).eval()
 
 
 class PlainEncoder(nn.Module):
     """An encoder without slimmable layers, as `Encoder.materialise` makes it."""
 
-    def __init__(self, net: nn.Module, map_is_last: bool, vector_channels: int, map_channels: int) -> None:
+    def __init__(self, net: nn.Module, ends: Ends) -> None:
         super().__init__()
-        self.net, self.map_is_last = net, map_is_last
-        self.vector_channels, self.map_channels = vector_channels, map_channels
+        self.net, self.ends = net, ends
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Vector and feature map, as `Encoder.forward`."""
-        return split_head(self.net, x, self.map_is_last, self.vector_channels, self.map_channels)
+        return split_head(self.net, x, self.ends)
 
 
-def split_head(
-    net: SlimNet | nn.Module, x: Tensor, map_is_last: bool, vector_channels: int, map_channels: int
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Ends:
+    """What an encoder takes from its backbone."""
+
+    map_is_last: bool
+    """The head's wide convolution comes before the average, so its output is the last map."""
+    stage: int | None
+    """Whose output is the feature map; None: the last map."""
+    vector_channels: int
+    map_channels: int
+
+
+def _map_stage(net: SlimNet, stride: int) -> tuple[int | None, FeatureInfo]:
+    """The last stage of this stride (None for 0) and what it gives."""
+    if stride == 0:
+        return None, net.feature_info[-1]
+    found = [(number, info) for number, info in enumerate(net.feature_info) if info.stride == stride]
+    if not found:
+        strides = ", ".join(str(s) for s in sorted({info.stride for info in net.feature_info}))
+        raise SlimError(f"{type(net).__name__}: has no feature map of stride {stride}; it has {strides}, and 0 (last)")
+    return found[-1]
+
+
+def split_head(net: SlimNet | nn.Module, x: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
     """Vector and feature map of a backbone without classifier, filled up with zeros."""
-    x = net.stem(x)
-    for stage in net.stages:
+    x, chosen = net.stem(x), None
+    for number, stage in enumerate(net.stages):
         x = stage(x)
+        if number == ends.stage:
+            chosen = x
     if not isinstance(x, Tensor):
         raise SlimError(
             f"{type(net).__name__}: keeps no feature map, so it cannot guide a policy; use another backbone"
         )
-    if map_is_last:
+    if ends.map_is_last:
         x = net.last(x)
         vector = x.mean((2, 3))
     else:
         vector = net.forward_head(x)
-    if vector.shape[1] < vector_channels:
-        vector = F.pad(vector, (0, vector_channels - vector.shape[1]))
-    if x.shape[1] < map_channels:
-        x = F.pad(x, (0, 0, 0, 0, 0, map_channels - x.shape[1]))
-    return vector, x
+    feature_map = x if chosen is None else chosen
+    if vector.shape[1] < ends.vector_channels:
+        vector = F.pad(vector, (0, ends.vector_channels - vector.shape[1]))
+    if feature_map.shape[1] < ends.map_channels:
+        feature_map = F.pad(feature_map, (0, 0, 0, 0, 0, ends.map_channels - feature_map.shape[1]))
+    return vector, feature_map
 
 
 POLICY_ENCODERS = ("convolution", "linear")

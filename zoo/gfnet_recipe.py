@@ -15,7 +15,7 @@ from zoo.gfnet_ppo import PpoSettings
 from zoo.models import MODELS
 from zoo.recipe import KINDS, RecipeError, recipe_from_dict, recipe_from_file
 
-POLICY_METHODS = ("ppo", "differentiable", "none")
+POLICY_METHODS = ("ppo", "differentiable", "grid", "none")
 DATA_KINDS = ("pictures", "scenes")
 FAMILY = "glance_focus"
 
@@ -42,8 +42,11 @@ class GlanceRecipe:
     """The policy."""
     stage3_epochs: int = 3
     """Fine-tuning with the policy."""
+    stage4_epochs: int = 0
+    """The policy again, on the networks as they are then."""
     policy: str = "differentiable"
-    """How stage 2 learns; one of POLICY_METHODS. "none" keeps random patches in every stage: a control."""
+    """How stages 2 and 4 learn; one of POLICY_METHODS. "grid" counts epochs over its atlas (zoo.gfnet_grid); "none"
+    keeps random patches in every stage: a control."""
     batch_size: int = 64
     """Over all processes together."""
     learning_rate: float = 0.05
@@ -66,6 +69,10 @@ class GlanceRecipe:
     ppo_clip: float = 0.2
     ppo_spread: float = 0.1
     ppo_discount: float = 0.7
+    grid_side: int = 5
+    """Of "grid": places in a row."""
+    grid_pictures: int = 3000
+    """Of "grid": pictures whose patches are all encoded."""
     augmentation: str = "basic"
     seed: int = 0
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -113,9 +120,10 @@ class GlanceRecipe:
         return design
 
     @property
-    def stages(self) -> tuple[int, int, int]:
+    def stages(self) -> tuple[int, int, int, int]:
         """Epochs of each stage."""
-        return self.stage1_epochs, 0 if self.policy == "none" else self.stage2_epochs, self.stage3_epochs
+        second, fourth = (0, 0) if self.policy == "none" else (self.stage2_epochs, self.stage4_epochs)
+        return self.stage1_epochs, second, self.stage3_epochs, fourth
 
     @property
     def scene_spec(self) -> SceneSpec | None:
@@ -151,6 +159,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "stage1_epochs": (1, math.inf),
     "stage2_epochs": (0, math.inf),
     "stage3_epochs": (0, math.inf),
+    "stage4_epochs": (0, math.inf),
     "batch_size": (2, math.inf),
     "learning_rate": (1e-9, math.inf),
     "fine_tune_share": (0, math.inf),
@@ -164,6 +173,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "ppo_clip": (0, 1),
     "ppo_spread": (1e-6, math.inf),
     "ppo_discount": (0, 1.0000001),
+    "grid_side": (2, math.inf),
+    "grid_pictures": (1, math.inf),
     "seed": (0, math.inf),
     "calib_pictures": (0, math.inf),
     "select_pictures": (0, math.inf),

@@ -1,4 +1,4 @@
-"""Train Glance and Focus in three stages: random patches, the policy, fine-tuning; from top to bottom.
+"""Train Glance and Focus in stages: random patches, the policy, fine-tuning, the policy again; from top to bottom.
 
 As zoo.train: by one process or several under `torchrun`, every draw depends on the seed, the epoch and the step, and a
 run that was stopped continues to the same result.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from zoo.focus_patches import Chooser, PolicyPlaces, RandomPlaces, cut_patches, sample_patches
+from zoo.focus_patches import Chooser, PolicyPlaces, RandomPlaces, WithoutGradient, cut_patches, sample_patches
 from zoo.gfnet import GFNet, Look
 from zoo.gfnet_checkpoint import start_from
 from zoo.gfnet_evaluate import calibrate_encoders, evaluate_looks
+from zoo.gfnet_grid import Atlas, learn_epoch, make_atlas, spread_at
 from zoo.gfnet_ppo import SampledPlaces, rewards, update_policy
 from zoo.gfnet_recipe import FAMILY, GlanceRecipe
 from zoo.gfnet_views import Views
@@ -34,7 +35,7 @@ from zoo.slim_net import to_channels_last
 from zoo.train import open_device
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
-RANDOM, POLICY, FINE_TUNE = 1, 2, 3
+RANDOM, POLICY, FINE_TUNE, POLICY_AGAIN = 1, 2, 3, 4
 
 
 def train_gfnet(
@@ -113,11 +114,13 @@ class _Run:
         if self.steps_per_epoch == 0:
             raise RecipeError(f"recipe: batch_size {recipe.batch_size} is more than the {len(split)} pictures of train")
         self.epoch, self.step, self.ready_stage = 0, 0, 0
+        self.atlas: tuple[int, Atlas] | None = None
+        """The stage that it was made for, and what the policy learns from."""
         self.sums = np.zeros(1 + self.model.design.steps)  # loss and accuracy after each look, over this epoch
 
     @property
     def stage(self) -> int | None:
-        """1 to 3; None when all is done."""
+        """1 to 4; None when all is done."""
         left = self.epoch
         for number, epochs in enumerate(self.recipe.stages, start=1):
             if left < epochs:
@@ -128,7 +131,13 @@ class _Run:
     @property
     def first_epoch(self) -> int:
         """The epoch in which the current stage began."""
-        return sum(self.recipe.stages[: (self.stage or 4) - 1])
+        stages = self.recipe.stages
+        return sum(stages[: (self.stage or len(stages) + 1) - 1])
+
+    @property
+    def _frozen(self) -> bool:
+        """The policy learns now, and alone."""
+        return self.stage in (POLICY, POLICY_AGAIN) and self.recipe.policy in ("ppo", "grid")
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Encoders and classifier, each with and without weight decay; no decay on norms, biases and depthwise."""
@@ -174,10 +183,13 @@ class _Run:
         """The steps of the current epoch that are still to do."""
         stage = self.stage
         self._enter(stage)
-        self._set_mode(stage)
+        self._set_mode()
+        if self._frozen and self.recipe.policy == "grid":
+            self._train_on_grid(stage, log)
+            return
         order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.split))
         saved = started = time.monotonic()
-        total = sum(self.recipe.stages) * self.steps_per_epoch
+        total, before = self.recipe.stages[stage - 1] * self.steps_per_epoch, self.epoch - self.first_epoch
         for batch, rows in self._batches(order):
             self._set_learning_rates(stage)
             figures = self._train_step(stage, batch, rows)
@@ -188,7 +200,7 @@ class _Run:
                 )
             self.step += 1
             self.sums += figures
-            log.step(self.epoch * self.steps_per_epoch + self.step, total, figures[0])
+            log.step(before * self.steps_per_epoch + self.step, total, figures[0])
             if self.processes.rank == 0 and time.monotonic() - saved > checkpoint_every_s:
                 save()
                 saved = time.monotonic()
@@ -204,9 +216,39 @@ class _Run:
         if self.ready_stage == stage:
             return
         self.networks.state.clear()
-        if stage == POLICY and self.recipe.policy == "ppo":
+        if self._frozen and stage == POLICY:
             self.calibrate(lambda number: RandomPlaces(self._generator(number, 7)))
+        elif self._frozen:
+            self.calibrate(lambda number: PolicyPlaces(self.model.policy))
         self.ready_stage = stage
+
+    def _train_on_grid(self, stage: int, log: TrainingLog) -> None:
+        """An epoch over the atlas of this stage, which is made when it is not there."""
+        started, recipe = time.monotonic(), self.recipe
+        if self.atlas is None or self.atlas[0] != stage:
+            self.atlas = (stage, make_atlas(self.model, self._scenes_of(self.first_epoch), recipe.grid_side))
+        share = (self.epoch - self.first_epoch) / recipe.stages[stage - 1]
+        for group in self.policy.param_groups:
+            group["lr"] = recipe.policy_learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+        gain, accuracy = learn_epoch(
+            self.model, self.policy, self.atlas[1], recipe.batch_size // self.processes.count, spread_at(share),
+            (recipe.seed, self.epoch, self.processes.rank), lambda: self._share(torch.zeros(1), self.model.policy),
+        )  # fmt: skip
+        log.write({
+            "event": "epoch", "epoch": self.epoch + 1, "stage": stage, "loss": -gain, "train_accuracy": accuracy[-1],
+            "train_accuracy_by_look": accuracy, "duration_s": time.monotonic() - started,
+        })  # fmt: skip
+        self.epoch += 1
+
+    def _scenes_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's share of the pictures for the atlas, augmented as in this epoch, with labels."""
+        chosen = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.split))
+        count = min(self.recipe.grid_pictures, len(chosen)) // self.processes.count
+        rows = chosen[self.processes.rank * count : (self.processes.rank + 1) * count]
+        for at in range(0, count, self.recipe.batch_size):
+            batch = rows[at : at + self.recipe.batch_size]
+            pictures = self.views.training([self.split.names[i] for i in batch], batch, epoch)
+            yield *self.views.tensors(pictures, self.device), torch.from_numpy(self.split.labels[batch])
 
     def calibrate(self, choose: Callable[[int], Chooser]) -> None:
         """Statistics of unaugmented training pictures; the same on every process."""
@@ -214,9 +256,9 @@ class _Run:
         subset = Split(tuple(self.split.names[i] for i in chosen), self.split.labels[chosen])
         calibrate_encoders(self.model, self.views.batches(subset, self.device), choose)
 
-    def _set_mode(self, stage: int) -> None:
-        """Reinforcement runs on frozen networks; a glance that is not trained keeps the statistics it came with."""
-        self.model.train(not (stage == POLICY and self.recipe.policy == "ppo"))
+    def _set_mode(self) -> None:
+        """A glance that is not trained keeps the statistics it came with, and so do frozen networks."""
+        self.model.train(not self._frozen)
         if not self.recipe.train_glance and not self.model.design.shared:
             self.model.glance.eval()
 
@@ -261,15 +303,18 @@ class _Run:
         labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
         glances, pictures = self.views.tensors(batch, self.device)
         generator = self._generator(self.step, self.processes.rank)
-        if stage == POLICY and self.recipe.policy == "ppo":
+        if self._frozen:
             return self._reinforce(glances, pictures, labels, generator)
         random = RandomPlaces(generator)
         if stage == RANDOM or self.recipe.policy == "none":
             passes: list[tuple[Chooser, Callable[..., Tensor]]] = [(random, cut_patches)]
-        elif stage == POLICY:  # AdaFocus V2: one pass with the policy's patches, one with random ones
+        elif stage != FINE_TUNE:  # AdaFocus V2: one pass with the policy's patches, one with random ones
             passes = [(PolicyPlaces(self.model.policy), sample_patches), (random, cut_patches)]
+        elif self.recipe.policy == "grid":  # the policy will learn again: places near its own will do, and teach more
+            near = SampledPlaces(self.model.policy, self.recipe.ppo_spread, generator)
+            passes = [(near, cut_patches)]
         else:
-            passes = [(_WithoutGradient(PolicyPlaces(self.model.policy)), cut_patches)]
+            passes = [(WithoutGradient(PolicyPlaces(self.model.policy)), cut_patches)]
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros(len(self.sums), device=self.device)
         for choose, cut in passes:
@@ -279,7 +324,7 @@ class _Run:
             total = total + _figures(loss, looks, labels) * torch.tensor([1.0] + [1 / len(passes)] * len(looks))
         total = self._share(total)
         self.networks.step()
-        if stage == POLICY:
+        if stage in (POLICY, POLICY_AGAIN):
             self.policy.step()
         return total.double().numpy()
 
@@ -305,17 +350,6 @@ class _Run:
         if self.processes.count == 1:
             return figures.cpu()
         return average_gradients(module or self.model, figures.to(self.device), self.processes.count).cpu()
-
-
-class _WithoutGradient:
-    """A chooser whose places carry no gradient."""
-
-    def __init__(self, choose: Chooser) -> None:
-        self._choose = choose
-
-    @torch.no_grad()
-    def __call__(self, feature_map: Tensor) -> Tensor:
-        return self._choose(feature_map)
 
 
 def looks_loss(looks: list[Look], labels: Tensor, own_head_weight: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -73,3 +75,15 @@ def test_saliency_looks_first_where_the_best_class_is_seen_and_never_twice() -> 
     assert chooser(state)[0].tolist() == [1.0, 0.0]
     assert chooser(state)[0].tolist() == [0.0, 1.0]
     assert chooser(state)[0].tolist() not in ([1.0, 0.0], [0.0, 1.0])
+
+
+@torch.no_grad()
+def test_saliency_reads_the_last_map_whatever_map_the_policy_reads() -> None:
+    torch.manual_seed(0)
+    net = zoo.create("mobilenet_v1", num_classes=3, width_mult=0.125, small_input=True)
+    coarse = Encoder(net).eval()
+    glances = torch.randn(4, 3, 16, 16)
+    expected = SaliencyPlaces(coarse, 64, 16)(coarse(glances)[1])
+    fine = Encoder(copy.deepcopy(net), head=coarse.head, map_stride=2).eval()
+    assert fine(glances)[1].shape != coarse(glances)[1].shape
+    assert torch.equal(SaliencyPlaces(fine, 64, 16, glances)(fine(glances)[1]), expected)

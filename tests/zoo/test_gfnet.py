@@ -167,6 +167,30 @@ def test_a_plain_encoder_equals_the_slimmable_one(backbone: str, width: float) -
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["mobilenet_v1", "mobilenetv3_large_100", "resnet50"])
+def test_the_policy_may_read_a_finer_map(backbone: str) -> None:
+    options: dict[str, Any] = {} if backbone == "resnet50" else {"width_mult": 0.25, "small_input": True}
+    design = dataclasses.replace(TINY, backbone=backbone, backbone_options=options)
+    coarse, fine = calibrated(design), calibrated(dataclasses.replace(design, map_stride=4))
+    x = torch.randn(2, 3, 16, 16)
+    feature_map = fine.glance(x)[1]
+    stage = max(n for n, info in enumerate(fine.glance.net.feature_info) if info.stride == 4)
+    assert feature_map.shape == (2, fine.glance.net.feature_info[stage].channels, 4, 4)
+    fine.glance.load_state_dict(coarse.glance.state_dict())  # the rest of the encoder is the same
+    torch.testing.assert_close(fine.glance(x)[0], coarse.glance(x)[0])
+    torch.testing.assert_close(fine.glance.last_map(x), coarse.glance(x)[1])
+    for found, expected in zip(fine.glance.materialise(16)(x), fine.glance(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    looks = fine.looks(x, torch.randn(2, 3, 48, 48), PolicyPlaces(fine.policy))
+    assert torch.isfinite(looks[-1].logits).all()
+
+
+def test_a_stride_that_no_map_has_is_refused() -> None:
+    with pytest.raises(SlimError, match="no feature map of stride 5; it has "):
+        GFNet(dataclasses.replace(TINY, map_stride=5), 4)
+
+
 def test_a_backbone_without_a_feature_map_is_refused() -> None:
     model = GFNet(Design("resformer_tiny_patch16", 16, 2, 48, backbone_options={"depth": 4, "small_input": True}), 3)
     with pytest.raises(SlimError, match="keeps no feature map"):

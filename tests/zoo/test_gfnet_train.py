@@ -27,10 +27,12 @@ RECIPE = GlanceRecipe(
         "backbone": "mobilenet_v1", "backbone_options": {"width_mult": 0.125, "small_input": True}, "patch": 12,
         "steps": 3, "picture": 24, "classifier": "recurrent", "classifier_hidden": 8, "policy_hidden": 8,
     },
-    stage1_epochs=1, stage2_epochs=1, stage3_epochs=1, batch_size=18, learning_rate=0.05, fine_tune_share=1.0,
-    policy_learning_rate=0.01, calib_pictures=3, select_pictures=6, norm_pictures=12,
+    stage1_epochs=1, stage2_epochs=1, stage3_epochs=1, stage4_epochs=1, batch_size=18, learning_rate=0.05,
+    fine_tune_share=1.0, policy_learning_rate=0.01, grid_side=2, grid_pictures=20,
+    calib_pictures=3, select_pictures=6, norm_pictures=12,
 )  # fmt: skip
 # 39 training pictures: two steps in each stage
+METHODS = ("ppo", "differentiable", "grid")
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +55,29 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def whole_runs(source: PictureSource, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """For each method, the checkpoints after stage 1, 2, 3 and the result."""
+    """For each method, the checkpoints after stage 1, 2, 3, 4 and the result."""
     torch.set_num_threads(1)
     runs = {}
-    for method in ("ppo", "differentiable"):
+    for method in METHODS:
         out = tmp_path_factory.mktemp(method)
         kept = []
-        for stage in (1, 2, 3):
+        for stage in (1, 2, 3, 4):
             train_gfnet(changed(policy=method), source, out, stop_after_epochs=1)
             kept.append(Path(shutil.copy(out / "last.pt", out / f"stage{stage}.pt")))
         runs[method] = [*kept, train_gfnet(changed(policy=method), source, out)]
     return runs
 
 
-@pytest.mark.parametrize("method", ["ppo", "differentiable"])
+@pytest.mark.parametrize("method", METHODS)
 def test_each_stage_trains_the_parts_that_it_should(whole_runs: dict[str, list[Path]], method: str) -> None:
-    first, second, third = (weights(path) for path in whole_runs[method][:3])
-    assert moved(first, second) == ({"policy"} if method == "ppo" else {"glance", "focus", "classifier", "policy"})
+    first, second, third, fourth = (weights(path) for path in whole_runs[method][:4])
+    learns = {"glance", "focus", "classifier", "policy"} if method == "differentiable" else {"policy"}
+    assert moved(first, second) == learns
     assert moved(second, third) == {"glance", "focus", "classifier"}
+    assert moved(third, fourth) == learns
 
 
-@pytest.mark.parametrize("method", ["ppo", "differentiable"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_leaves_a_calibrated_model_its_answers_and_a_log(whole_runs: dict[str, list[Path]], method: str) -> None:
     path = whole_runs[method][-1]
     result = load_checkpoint(path)
@@ -92,20 +96,29 @@ def test_a_run_leaves_a_calibrated_model_its_answers_and_a_log(whole_runs: dict[
     row = next(r for r in result.accuracy if r["patches"] == "policy" and r["step"] == 2)
     assert row["test_accuracy"] == pytest.approx(right)
     lines = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["epoch"] * 3 + ["result"]
-    assert [line["stage"] for line in lines[:3]] == [1, 2, 3]
+    assert [line["event"] for line in lines] == ["epoch"] * 4 + ["result"]
+    assert [line["stage"] for line in lines[:4]] == [1, 2, 3, 4]
 
 
 class KilledError(Exception):
     """The process is killed here."""
 
 
-@pytest.mark.parametrize(("method", "killed_at"), [("ppo", 3), ("differentiable", 4), ("differentiable", 1)])
+# the number of the step, or of the epoch, after which the process is gone
+KILLS = [("ppo", "step", 3), ("differentiable", "step", 4), ("differentiable", "step", 1), ("grid", "epoch", 2),
+         ("grid", "step", 3), ("grid", "epoch", 4)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "event", "killed_at"), KILLS)
 def test_a_killed_run_goes_on_to_the_same_weights(
-    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path, method: str, killed_at: int
+    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path, method: str, event: str, killed_at: int
 ) -> None:
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["done"] == killed_at:
+    left = killed_at
+
+    def kill(happened: dict[str, Any]) -> None:
+        nonlocal left
+        left -= happened["event"] == event
+        if left == 0:
             raise KilledError
 
     recipe = changed(policy=method)
