@@ -61,7 +61,7 @@ def small_lines(values: dict[str, Any]) -> list[str]:
         f"*Over pixels*: points of test accuracy above {pixels}. *Parity*: largest difference of a logit from torch's, "
         "as a share of the largest logit, over the select and test pictures and all float points; a bundle is only "
         f"written where 99.9 % of the answers agree. One seed. Latency: batch 1, one thread, in turn. "
-        f"{_source(values)}",
+        f"{_machines(values)}{_source(values)}",
     ]
     for name, built in values["bundles"].items():
         lines += [f"- `{name}`, refused: {what}: {why}" for what, why in built["refused"].items()]
@@ -132,6 +132,16 @@ def _played_cell(built: dict[str, Any]) -> str:
     names = [engines[name] for name, run in played.items() if run["frames"]]
     faults = [v for v in built.get("self_test", {}).values() if v["fault"] is not None]
     return (", ".join(names) or "-") + (f"; {len(faults)} self-tests fail" if faults else "")
+
+
+def _machines(values: dict[str, Any]) -> str:
+    """Which latency is of which machine, where there are several."""
+    of: dict[str, list[str]] = {}
+    for name, machine in values.get("machines", {}).items():
+        of.setdefault(machine, []).append(f"`{name}`")
+    if len(of) < 2:
+        return ""
+    return "Compare latencies of one machine only: " + "; ".join(f"{m}: {', '.join(n)}" for m, n in of.items()) + ". "
 
 
 def _source(values: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@
     python -m benchmarks.system_table --data imagenet20-64.zip
 
 Accuracy comes from the finished checkpoints, parity from benchmarks/results/system_bundles.json, the probe from
-pixel_probe.json; latency and the unseen resolutions are measured here. A system without checkpoint is shown as such.
+pixel_probe.json; latency and the unseen resolutions are measured here. A system without checkpoint keeps what was
+recorded of it, or is shown as such; the page says which latency is of which machine.
 `--keep-measured` keeps the recorded latencies and resolutions, `--page-only` writes the page from what is recorded.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 import click
 
 from benchmarks.page_block import fill
-from benchmarks.record import RESULTS, save
+from benchmarks.record import RESULTS, environment, save
 from benchmarks.system_list import PLAIN_TRANSFORMER, RESFORMER, SYSTEMS
 from benchmarks.system_page import KINDS, SIDES, resolution_lines, small_lines, system_lines
 
@@ -113,16 +114,23 @@ def measure(runs: Path, data: str, anew: bool) -> None:
     trained = {n: measure_checkpoint(runs / n / "model.pt") for n in names}
     built = {n: runs / f"{n}.bundle" for n in names if (runs / f"{n}.bundle" / "manifest.json").exists()}
     before = _recorded("system_table")
+    trained = before.get("trained", {}) | trained
     times, resolutions = before.get("latency_ms", {}), before.get("resolutions", {})
+    machines = before.get("machines") or {n: _machine(before["environment"]) for n in times}
     if anew:
-        times = measure_latency(built, {n: trained[n]["points"][0]["resolution"] for n in built})
+        times |= measure_latency(built, {n: trained[n]["points"][0]["resolution"] for n in built})
+        machines |= dict.fromkeys(built, _machine(environment()))
         pair = {n: runs / n / "model.pt" for n in (RESFORMER, PLAIN_TRANSFORMER) if n in names}
-        resolutions = measure_resolutions(pair, data)
+        resolutions |= measure_resolutions(pair, data)
     save("system_table", {
-        "probe": _recorded("pixel_probe")["chosen"], "trained": trained, "latency_ms": times,
-        "bundles": {n: v for n, v in _recorded("system_bundles").get("systems", {}).items() if n in names},
+        "probe": _recorded("pixel_probe")["chosen"], "trained": trained, "latency_ms": times, "machines": machines,
+        "bundles": {n: v for n, v in _recorded("system_bundles").get("systems", {}).items() if n in trained},
         "resolutions": resolutions,
     })  # fmt: skip
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    return f"{facts['cpu']}, {facts['date'][:10]}"
 
 
 @click.command()

@@ -72,6 +72,14 @@ def test_a_row_has_size_accuracy_latency_parity_and_what_plays(values: dict[str,
     assert {line.count("|") for line in lines if line.startswith("|")} == {17}
 
 
+def test_latencies_of_several_machines_are_told_apart(values: dict[str, Any]) -> None:
+    values["machines"] = {"system-res2net-20": "a CPU, 2026-11-24"}
+    assert not any("one machine only" in line for line in small_lines(values))
+    values["machines"]["system-sda-20"] = "another, 2026-11-25"
+    (note,) = (line for line in small_lines(values) if "one machine only" in line)
+    assert "a CPU, 2026-11-24: `system-res2net-20`; another, 2026-11-25: `system-sda-20`." in note
+
+
 def test_a_system_below_the_margin_and_one_without_training_are_said(values: dict[str, Any]) -> None:
     lines = small_lines(values)
     assert "+15.0 (short)" in row(lines, "| SDA-xNet")
