@@ -13,6 +13,7 @@ try:
 
     from converters.build import BuildRequest, build
     from converters.build_choices import choose
+    from converters.bundle_checkpoint import checkpoint_from_bundle
     from converters.delegation import MIN_DELEGATED
     from converters.errors import ConversionError
     from converters.family_command import family_command
@@ -21,9 +22,11 @@ try:
     from converters.int8_graph import QuantSpec
     from converters.norm_rounding import TABLE_STEP
     from converters.select_points import select_points
+    from edge_runtime.bundle import Bundle
     from edge_runtime.errors import EdgeRuntimeError
-    from zoo.checkpoint import CheckpointError, load_checkpoint
+    from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from zoo.pictures import DataError, PictureSource
+    from zoo.recipe import Recipe, RecipeError
     from zoo.slim_layers import SlimError
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] in ("converters", "zoo", "edge_runtime"):
@@ -34,7 +37,7 @@ except ModuleNotFoundError as error:
     )
     sys.exit(2)
 
-ERRORS = (ConversionError, CheckpointError, DataError, EdgeRuntimeError, SlimError, OSError)
+ERRORS = (ConversionError, CheckpointError, DataError, EdgeRuntimeError, RecipeError, SlimError, OSError)
 
 
 @click.group()
@@ -125,6 +128,21 @@ def select_command(bundle: Path, out: Path, precision: str | None, pattern: str,
     )  # fmt: skip
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     click.echo(f"wrote {path}: {count} points, {size / 1e6:.2f} MB")
+
+
+@main.command("checkpoint")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--recipe", type=click.Path(), required=True, help="TOML file that it was trained by: names the network.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="model.pt, a new file.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def checkpoint_command(bundle: Path, recipe: str, out: Path, force: bool) -> None:
+    """Turn a bundle back into a checkpoint, to build it for another device or to train it on."""
+    if out.exists() and not force:
+        raise ConversionError(f"{out}: is there already; choose another --out, or give --force")
+    held = checkpoint_from_bundle(Bundle.load(bundle), Recipe.from_file(recipe))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out, held)
+    click.echo(f"wrote {out}: {len(held.accuracy)} points")
 
 
 def _commit() -> str:
