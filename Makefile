@@ -33,7 +33,8 @@ demo: $(DEMO_VENV)/.ready
 # The clip with a network that looks several times: the patches are drawn in the order looked at.
 demo-focus: focus-bundle-there $(DEMO_VENV)/.ready
 	mkdir -p out
-	$(DEMO_VENV)/bin/python -m apps.camera --bundle $(FOCUS_BUNDLE) --source demo --scenario apps/demo/focus-scenario.toml \
+	$(DEMO_VENV)/bin/python -m apps.demo.make_wall --out out/wall.mp4
+	$(DEMO_VENV)/bin/python -m apps.camera --bundle $(FOCUS_BUNDLE) --source out/wall.mp4 --scenario apps/demo/focus-scenario.toml \
 		--show auto --save out/demo-focus.mp4 --telemetry out/focus-telemetry.jsonl --report out/focus-report.html
 
 focus-bundle-there:
