@@ -163,9 +163,10 @@ class _FocusBuild:
 
     def _add_plans(self, solved: SolvedExits, suffix: str, sets: list[tuple[str, LookParts]]) -> None:
         """A setting for each plan, and a point for each plan and set of parts."""
-        looks = self.model.design.steps
         self.settings += [
-            ExitSetting(name + suffix, looks, plan.thresholds, plan.looks, plan.shares)
+            ExitSetting(
+                name + suffix, plan.limit, plan.thresholds[: plan.limit - 1], plan.looks, plan.shares[: plan.limit]
+            )
             for name, plan in solved.plans.items()
         ]
         for backend, parts in sets:

@@ -62,6 +62,11 @@ class ExitPlan:
     shares: tuple[float, ...]
     """Share of the pictures that stop after each look."""
 
+    @property
+    def limit(self) -> int:
+        """Looks at most: none gets past a threshold of 0."""
+        return next((look for look, t in enumerate(self.thresholds, start=1) if t <= 0.0), len(self.thresholds) + 1)
+
 
 def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
     """One temperature for each look, from held-out scores (looks, pictures, classes)."""
@@ -121,6 +126,27 @@ def solve_thresholds(answers: Answers, costs: Sequence[float], budget: float) ->
         else:
             high = middle
     return play(answers, costs, _quantile_thresholds(answers, _geometric(low, len(costs))))
+
+
+def best_thresholds(answers: Answers, costs: Sequence[float], budget: float) -> ExitPlan:
+    """Of all limits to the number of looks that a budget can be spent within, the one that answers best.
+
+    The geometric row of the paper always leaves some pictures for the last look. Where late looks add little, it pays
+    to end every run earlier and to let fewer pictures go after the glance. A limit is a threshold of 0.
+
+    Args, Raises:
+        as `solve_thresholds`.
+    """
+    best = solve_thresholds(answers, costs, budget)
+    for limit in range(answers.looks - 1, 1, -1):
+        if costs[limit - 1] < budget:
+            break
+        first = Answers(answers.confidence[:limit], answers.right[:limit])
+        inner = solve_thresholds(first, costs[:limit], budget).thresholds
+        plan = play(answers, costs, (*inner, 0.0, *(NEVER,) * (answers.looks - 1 - limit)))
+        if plan.accuracy >= best.accuracy:
+            best = plan
+    return best
 
 
 def _geometric(log_p: float, looks: int) -> np.ndarray:
@@ -211,4 +237,4 @@ def plan_budgets(answers: Answers, costs: Sequence[float], count: int = 10) -> l
     """Plans at equal distances between one look and all looks, cheapest first."""
     first, last = float(costs[0]), float(costs[-1])
     budgets = [first + (last - first) * (index + 1) / (count + 1) for index in range(count)]
-    return [solve_thresholds(answers, costs, budget) for budget in budgets]
+    return [best_thresholds(answers, costs, budget) for budget in budgets]

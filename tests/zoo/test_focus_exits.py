@@ -11,6 +11,7 @@ from zoo.focus_exits import (
     NEVER,
     Answers,
     ExitError,
+    best_thresholds,
     binomial_tail,
     common_thresholds,
     control_risk,
@@ -58,6 +59,33 @@ def test_more_budget_gives_more_looks_and_more_accuracy() -> None:
         assert cheap.cost < dear.cost
         assert cheap.looks < dear.looks
         assert cheap.accuracy < dear.accuracy + 0.003  # the last looks add little, the draw adds noise
+
+
+def test_where_late_looks_add_nothing_runs_end_earlier_and_answer_better() -> None:
+    answers = simulated(10_000, 0)
+    # nothing is learned after the second look
+    flat = Answers(answers.confidence[[0, 1, 1]], answers.right[[0, 1, 1]])
+    best, plain = best_thresholds(flat, COSTS, 1.9), solve_thresholds(flat, COSTS, 1.9)
+    assert best.cost == pytest.approx(plain.cost, rel=1e-3)
+    assert best.limit == 2
+    assert plain.limit == 3
+    assert best.accuracy > plain.accuracy + 0.01
+    assert best.shares[2:] == (0.0,)
+
+
+@pytest.mark.parametrize("budget", [1.0, 1.5, 2.0, 2.7, 4.0])
+def test_the_best_limit_is_never_worse_and_costs_the_same(budget: float) -> None:
+    answers = simulated(5_000, 3)
+    best, plain = best_thresholds(answers, COSTS, budget), solve_thresholds(answers, COSTS, budget)
+    assert best.accuracy >= plain.accuracy
+    assert best.cost == pytest.approx(budget, rel=2e-3)
+
+
+def test_a_limit_is_a_threshold_of_zero() -> None:
+    answers = simulated(100, 0)
+    assert play(answers, COSTS, (0.0, NEVER)).limit == 1
+    assert play(answers, COSTS, (0.7, 0.0)).limit == 2
+    assert play(answers, COSTS, (0.7, 0.6)).limit == 3
 
 
 def test_the_ends_are_one_look_and_all_looks() -> None:
