@@ -17,7 +17,7 @@ from converters.glance_focus_build import FocusRequest, build_focus
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
-from edge_runtime.early_exit import SURE, EarlyExitRunner
+from edge_runtime.early_exit import OUT_OF_LOOKS, SURE, EarlyExitRunner
 from edge_runtime.preprocess import preprocess
 from edge_runtime.runtime import Runtime
 from zoo.checkpoint import Checkpoint
@@ -139,7 +139,15 @@ def test_the_runtime_answers_with_such_a_bundle_and_stops_when_sure(
     backend = open_backend("onnxruntime", bundle, BackendOptions(1))
     runner = backend.load(bundle.point("one-look"))
     runner.run()
-    assert (runner.last.looks, runner.last.reason) == (1, SURE)
+    assert (runner.last.looks, runner.last.reason) == (1, OUT_OF_LOOKS)
+    runner = backend.load(bundle.point("budget-2"))
+    reasons = set()
+    for name in source.names:
+        preprocess(source.picture(name), bundle.spec, (24, 24), out=runner.input)
+        runner.run()
+        reasons.add(runner.last.reason)
+        assert (runner.last.reason == SURE) == (runner.last.looks < runner.max_looks)
+    assert SURE in reasons
     backend.close()
 
 
