@@ -22,8 +22,10 @@ from apps.camera.video_writer import VideoSaver
 from edge_runtime.errors import EdgeRuntimeError, SinkError, SourceError
 
 HERE = Path(__file__).resolve().parent
-SQUARE_SHARE = (0.32, 0.44)
+SQUARE_SHARE = (0.30, 0.40)
 """Smallest and largest side of the square, of the wall's height."""
+ROWS = (0.13, 0.70)
+"""Where the square stays, of the wall's height: between what the camera app writes at the top and at the bottom."""
 PIECES, PIECE_SHARE = (8, 13), (0.06, 0.16)
 """Fewest and most pieces of other shots, and their sides; too small to be recognised."""
 DRIFT_PX = (1.5, 4.0)
@@ -80,7 +82,8 @@ def wall_frames(frames: list[np.ndarray], shots: list[tuple[int, int]]) -> Itera
         wall = _wall(height, width, others, draw)
         side = round(height * draw.uniform(*SQUARE_SHARE))
         left_edge = (width - height) // 2  # a network crops the middle square
-        corners = _drift(height - side, last - first + 1, draw)
+        above, below = (round(height * share) for share in ROWS)
+        corners = _drift(np.array([below - above - side, height - side]), last - first + 1, draw) + (above, 0)
         for frame, (top, left) in zip(frames[first : last + 1], corners, strict=True):
             made = wall.copy()
             square = cv2.resize(_middle(frame), (side, side), interpolation=cv2.INTER_AREA)
@@ -88,9 +91,9 @@ def wall_frames(frames: list[np.ndarray], shots: list[tuple[int, int]]) -> Itera
             yield made
 
 
-def _drift(room: int, count: int, draw: np.random.Generator) -> np.ndarray:
-    """Corners (count, 2) of something that goes straight on and turns back at the edges of 0 to room."""
-    start, angle = draw.uniform(0.0, room, 2), draw.uniform(0.0, 2.0 * np.pi)
+def _drift(room: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+    """Corners (count, 2) of something that goes straight on and turns back at the edges of 0 to room (2,)."""
+    start, angle = draw.uniform(0.0, room), draw.uniform(0.0, 2.0 * np.pi)
     way = np.arange(count)[:, None] * draw.uniform(*DRIFT_PX) * np.array([np.sin(angle), np.cos(angle)])
     return np.rint(room - np.abs((start + way) % (2.0 * room) - room)).astype(int)
 

@@ -39,7 +39,8 @@ def test_a_shot_is_a_small_square_in_the_middle_that_drifts() -> None:
     for top, left, rows, columns in boxes:
         assert rows == columns
         assert low * HEIGHT - 1 <= rows <= high * HEIGHT + 1
-        assert top >= 0
+        assert top >= round(HEIGHT * make_wall.ROWS[0])
+        assert top + rows <= round(HEIGHT * make_wall.ROWS[1])
         assert left >= LEFT
         assert left + columns <= LEFT + HEIGHT
     assert len(set(boxes)) > 1
