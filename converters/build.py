@@ -170,26 +170,32 @@ class _Build:
         self.programs, self.points = [], []
 
     def _add_executorch(self) -> None:
-        request = self.request
-        splits = {n: self.splits[n] for n in self._measured()}
-        part = add_executorch(
-            ExecutorchJob(
-                self.subnets, request.precisions, request.quant,
-                lambda subnet, accuracy: self.quantized.get(subnet.name) or self._quantize_exactly(subnet, accuracy),
-                lambda found, resolution: point_tensors(found, self.store.arrays, self.tables, resolution),
-                {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
-                self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
-                self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
-            )
-        )  # fmt: skip
+        try:
+            part = add_executorch(self._executorch_job(self.request.precisions))
+        except ConversionError as error:
+            if not {"fp32", "int8"} <= set(self.request.precisions):
+                raise
+            self.notes.append(f"int8 for ExecuTorch is left out: {error}")
+            self.report(self.notes[-1])
+            part = add_executorch(self._executorch_job(("fp32",)))
         listed = {p.file for p in part.programs}
         for file in (f"programs/all-{precision}.pte" for precision in ("fp32", "int8")):
             if file not in listed and (self.writer.root / file).exists():
                 self.writer.remove(file)
-        self.programs += part.programs
-        self.points += part.points
-        self.checks += part.checks
-        self.notes += part.notes
+        self.programs, self.points = self.programs + part.programs, self.points + part.points
+        self.checks, self.notes = self.checks + part.checks, self.notes + part.notes
+
+    def _executorch_job(self, precisions: tuple[str, ...]) -> ExecutorchJob:
+        request = self.request
+        splits = {n: self.splits[n] for n in self._measured()}
+        return ExecutorchJob(
+            self.subnets, precisions, request.quant,
+            lambda subnet, accuracy: self.quantized.get(subnet.name) or self._quantize_exactly(subnet, accuracy),
+            lambda found, resolution: point_tensors(found, self.store.arrays, self.tables, resolution),
+            {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
+            self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
+            self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
+        )  # fmt: skip
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
@@ -221,8 +227,7 @@ class _Build:
 
     def _write_arrays(self) -> None:
         """Weights and tables, as far as some program needs them."""
-        recipes = list(self._recipes.values())
-        stored = {**self.store.arrays, **self.stored_int8}
+        recipes, stored = list(self._recipes.values()), {**self.store.arrays, **self.stored_int8}
         used = {name for recipe in recipes for name in recipe.sources}
         self.writer.write_npz(WEIGHTS, {name: array for name, array in stored.items() if name in used})
         keys = {str(p.table) for p in self.points} | {r.norms.group for r in recipes if r.norms is not None}
@@ -324,10 +329,11 @@ class _Build:
         """A width for ExecuTorch alone; its answers are computed in float, since this processor may saturate."""
         labels, spec = self.splits["select"].labels, self._tensor_spec()
         pictures = self._pictures(self.splits["select"])
-        return self._gate(
-            subnet,
-            lambda found: exact_drops(found, accuracy, self.store.arrays, self.tables, pictures, labels, spec),
-        )[0]
+
+        def drops(found: Int8Subnet) -> dict[int, float]:
+            return exact_drops(found, accuracy, self.store.arrays, self.tables, pictures, labels, spec)
+
+        return self._gate(subnet, drops)[0]
 
     def _gate(
         self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[int, float]]
@@ -353,11 +359,9 @@ class _Build:
         self._add_program(found.subnet, "int8", graph, found.graph.recipe)
         self.stored_int8.update(found.stored)
         self.tables.update(found.tables)
-        names = {int8_name(p) for p in floats.values()}
+        names, program = {int8_name(p) for p in floats.values()}, f"{found.subnet.name}-int8"
         self.points = [p for p in self.points if p.name not in names]
-        for point in floats.values():
-            program = f"{found.subnet.name}-int8"
-            self.points.append(replace(point, name=int8_name(point), program=program))
+        self.points += [replace(p, name=int8_name(p), program=program) for p in floats.values()]
         self._write_arrays()
 
     def _check_int8(self, floats: dict[int, OperatingPoint], drops: dict[int, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,29 @@ def test_profile_that_wants_an_absent_engine_says_so(monkeypatch: pytest.MonkeyP
         choose("generic-arm64")
     with pytest.raises(ConversionError, match="--backend is 'tflite', expected onnxruntime or executorch"):
         choose(None, backend="tflite")
+
+
+@needs_executorch
+def test_what_executorch_refuses_in_int8_stays_in_float_and_on_the_other_engine(
+    both: Built, narrow: Checkpoint, source: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ConversionError("XNNPACK does not compile it")
+
+    monkeypatch.setattr("converters.executorch_build.quantize_point", refuse)
+    quant = QuantSpec(reduce_range=True, calib_pictures=4, max_drop=1.0)
+    request = BuildRequest(
+        narrow, source, tmp_path / "most.bundle", "most", ("fp32", "int8"), quant,
+        backends=("onnxruntime", "executorch"), min_delegated=0.8, cache_folder=both.path.parent / "cache",
+    )  # fmt: skip
+    lines: list[str] = []
+    path, _ = build(request, lines.append)
+    bundle = Bundle.load(path)
+    assert {p.name for p in bundle.manifest.points} == {"w0.50-r016-fp32", "w0.50-r016-int8", "w0.50-r016-fp32-et"}
+    (note,) = (note for note in bundle.manifest.notes if "left out" in note)
+    assert note == "int8 for ExecuTorch is left out: XNNPACK does not compile it"
+    assert note in lines
+    assert not list(path.rglob("*int8.pte"))
+    with pytest.raises(ConversionError, match="does not compile"):
+        build(replace(request, precisions=("int8",), target=tmp_path / "none.bundle"))
+    assert not (tmp_path / "none.bundle").exists()
