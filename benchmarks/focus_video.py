@@ -24,7 +24,7 @@ from benchmarks.record import save
 from edge_runtime import Budget, Bundle, Runtime
 from edge_runtime.sensor_loop import NoSensors
 
-RECIPE = Path(__file__).resolve().parents[1] / "zoo" / "recipes" / "gfnet-scenes-20.toml"
+RECIPE = Path(__file__).resolve().parents[1] / "zoo" / "recipes" / "gfnet-lite0-scenes-20.toml"
 OPTION = (False, True)
 NO_DEADLINE = Budget(deadline_ms=60_000.0)
 Video = tuple[np.ndarray, int]
@@ -131,7 +131,9 @@ def compared(point: str, found: Mapping[bool, Played]) -> dict[str, Any]:
 @click.command()
 @click.argument("bundle_path", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(exists=True), required=True, help="The pictures of its training.")
-@click.option("--recipe", type=click.Path(path_type=Path), default=RECIPE, help="Of the network.  [gfnet-scenes-20]")
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), default=RECIPE, help="Of the network.  [gfnet-lite0-scenes-20]"
+)
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--videos", type=click.IntRange(2), default=200, show_default=True)
 @click.option("--frames", type=click.IntRange(1), default=30, show_default=True, help="Of each video.")

@@ -15,13 +15,21 @@ from zoo.recipe import RecipeError
 def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str]) -> None:
     """Let both encoders start from a trained backbone: its weights, its classifier and the statistics that fit.
 
+    A finished Glance and Focus network of the same design and classes is taken whole, to be trained on.
+
     Args:
-        checkpoint: a finished one of zoo.train.
-        classes: of the new run; other ones leave the classifier fresh.
+        checkpoint: a finished one of zoo.train, or of zoo.gfnet_train.
+        classes: of the new run; other ones leave a backbone's classifier fresh.
     Raises:
-        RecipeError: it holds another network than the design's backbone.
+        RecipeError: it holds another network than the design's backbone, or another Glance and Focus network.
     """
     held, design = checkpoint.recipe, model.design
+    if held.get("family") == FAMILY:
+        before, _ = build_gfnet(checkpoint)
+        if before.design != design or checkpoint.classes != classes:
+            raise RecipeError("recipe: init: it is a Glance and Focus network of another design or of other classes")
+        model.load_state_dict(before.state_dict())
+        return
     if (held.get("model"), held.get("model_options")) != (design.backbone, design.backbone_options):
         raise RecipeError(
             f"recipe: init: it holds {held.get('model')!r} with {held.get('model_options')}, expected "

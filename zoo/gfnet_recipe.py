@@ -35,7 +35,8 @@ class GlanceRecipe:
     object_sides: tuple[int, ...] = (36, 64)
     """Of scenes: smallest and largest side of the labelled picture."""
     init: str = ""
-    """A finished checkpoint of zoo.train whose network both encoders start from; empty: fresh weights."""
+    """A finished checkpoint: of zoo.train, whose network both encoders start from, or of this training, to go on from
+    the whole of it (then stage 1 may be left out); empty: fresh weights."""
     stage1_epochs: int = 6
     """Random patches."""
     stage2_epochs: int = 3
@@ -97,6 +98,7 @@ class GlanceRecipe:
         _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
         low_high = len(self.object_sides) == 2 and 8 <= self.object_sides[0] <= self.object_sides[1]
         _require(low_high, "object_sides", self.object_sides, "two whole numbers, 8 or more, smaller first")
+        _require(self.stage1_epochs > 0 or bool(self.init), "stage1_epochs", 0, "1 or more without init")
         design = self.build_design()
         fits = self.data != "scenes" or self.object_sides[1] <= design.picture
         _require(fits, "object_sides", self.object_sides, f"at most the scene's {design.picture} pixels")
@@ -156,7 +158,7 @@ CHOICES = {"family": (FAMILY,), "data": DATA_KINDS, "policy": POLICY_METHODS, "a
 
 # key -> smallest value, and the first value that is too large
 LIMITS: dict[str, tuple[float, float]] = {
-    "stage1_epochs": (1, math.inf),
+    "stage1_epochs": (0, math.inf),
     "stage2_epochs": (0, math.inf),
     "stage3_epochs": (0, math.inf),
     "stage4_epochs": (0, math.inf),

@@ -178,6 +178,18 @@ def test_encoders_start_from_a_trained_backbone(source: PictureSource, tmp_path:
         train_gfnet(other, source, tmp_path / "other")
 
 
+def test_a_finished_network_is_trained_on_as_a_whole(
+    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
+) -> None:
+    before = whole_runs["grid"][-1]
+    only_policy = changed(policy="grid", init=str(before), stage1_epochs=0, stage2_epochs=0, stage3_epochs=0)
+    after = train_gfnet(only_policy, source, tmp_path / "a")
+    assert moved(weights(before), weights(after)) == {"policy"}
+    other = changed(init=str(before), stage1_epochs=0, design={**RECIPE.design, "policy_hidden": 4})
+    with pytest.raises(RecipeError, match="another design"):
+        train_gfnet(other, source, tmp_path / "b")
+
+
 def test_another_recipe_in_the_same_folder_is_refused(
     whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
 ) -> None:
@@ -206,6 +218,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(source: PictureSource, tmp_pa
         ({"design": {"backbone": "toaster", "patch": 8, "steps": 2}}, "design.backbone is 'toaster'"),
         ({"design": {"backbone": "resnet50", "patch": 8, "steps": 2, "petals": 1}}, "unknown key 'petals'"),
         ({"design": {"backbone": "resnet50", "patch": 8, "steps": 1}}, "steps is 1"),
+        ({"variant": "resnet50_96", "stage1_epochs": 0}, "stage1_epochs is 0, expected 1 or more without init"),
         ({"variant": "big"}, "variant is 'big'"),
         ({"variant": "resnet50_96", "ppo_clip": 2.0}, "ppo_clip is 2.0"),
         ({"variant": "resnet50_96", "data": "scenes", "object_sides": [300, 400]}, "object_sides"),
