@@ -30,7 +30,7 @@ demo: $(DEMO_VENV)/.ready
 	$(DEMO_VENV)/bin/python -m apps.camera --source demo --scenario apps/demo/scenario.toml --show auto \
 		--save out/demo.mp4 --telemetry out/telemetry.jsonl --report out/report.html
 
-# The clip with a network that looks several times: the patches are drawn in the order looked at.
+# A wall of clutter with a network that looks several times: the patches are drawn in the order looked at.
 demo-focus: focus-bundle-there $(DEMO_VENV)/.ready
 	mkdir -p out
 	$(DEMO_VENV)/bin/python -m apps.demo.make_wall --out out/wall.mp4

@@ -13,14 +13,15 @@ Row = dict[str, Any]
 
 
 def render(values: dict[str, Any]) -> dict[str, str]:
-    """Marker -> table, of benchmarks/results/glance_focus.json."""
+    """Marker -> table, of benchmarks/results/glance_focus.json; without a deadline where none was measured."""
     tables = {
         "plans": _plans(values["focus"]),
         "budgets": _budgets(values["budgets"]),
         "controls": _controls(values["controls"]),
         "static": _static(values["static"], values["speed_ups"]),
-        "deadline": _deadline(values["deadline"]),
     }
+    if "deadline" in values:
+        tables["deadline"] = _deadline(values["deadline"])
     return {name: "\n".join(lines) for name, lines in tables.items()}
 
 
