@@ -20,7 +20,7 @@ from zoo.gfnet_parts import ConcatenatingClassifier, PatchPolicy, RecurrentClass
 from zoo.slim_layers import SlimLinear
 
 MIN_DELEGATED = 0.5  # a GRU step is mostly gates, which XNNPACK takes in part; convolutions and products it must take
-SUFFIX = {"onnxruntime": "onnx", "executorch": "pte"}
+SUFFIX = {"onnxruntime": "onnx.z", "executorch": "pte"}
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def _open_ort(bundle: Bundle, program: Program, options: BackendOptions) -> Call
     where = f"{bundle.root}: {program.file!r}"
     try:
         session: Any = onnxruntime.InferenceSession(
-            bundle.read(program.file), settings, providers=["CPUExecutionProvider"]
+            bundle.content(program.file), settings, providers=["CPUExecutionProvider"]
         )
         names = [entry.name for entry in session.get_inputs()]
     except Exception as error:

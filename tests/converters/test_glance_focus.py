@@ -85,7 +85,7 @@ def test_a_bundle_has_a_point_for_each_plan_and_a_program_for_each_part(
     assert [p.name for p in manifest.points] == ["one-look", "budget-1", "budget-2", "safe", "all"]
     files = {p.file for p in manifest.programs}
     classifiers = {"classifier"} if kind == "recurrent" else {f"classifier{look}" for look in (1, 2, 3)}
-    assert files == {f"programs/{name}-fp32.onnx" for name in {"glance", "policy", "focus"} | classifiers}
+    assert files == {f"programs/{name}-fp32.onnx.z" for name in {"glance", "policy", "focus"} | classifiers}
     assert manifest.exits is not None
     looks = [manifest.exits.setting(str(p.exit)).expected_looks for p in manifest.points]
     assert looks[0] == 1.0
