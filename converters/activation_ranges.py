@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,27 @@ def _thin(values: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     if values.size > SAMPLES_PER_PICTURE:
         values = values[draw.integers(0, values.size, SAMPLES_PER_PICTURE)]
     return np.concatenate([values, ends])
+
+
+def best_ranges(
+    proto: onnx.ModelProto, names: Sequence[str], samples: Mapping[str, npt.NDArray[np.float32]]
+) -> list[ActivationRange]:
+    """A range for each tensor; what a max pooling gives has the range of what it takes.
+
+    It only chooses among values, so it needs no other range, and XNNPACK does not compile one with another.
+
+    Args:
+        proto: the float graph.
+        names: its tensors, in the order of the result.
+        samples: as `collect_samples` gave them.
+    Raises:
+        ConversionError: a value is not finite.
+    """
+    found = {name: best_range(samples[name]) for name in names}
+    for node in proto.graph.node:  # sorted: a pooling of a pooling sees the changed range
+        if node.op_type == "MaxPool" and node.input[0] in found and node.output[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return [found[name] for name in names]
 
 
 def best_range(samples: npt.NDArray[np.float32]) -> ActivationRange:

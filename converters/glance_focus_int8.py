@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 
-from converters.activation_ranges import best_range, collect_samples
+from converters.activation_ranges import best_ranges, collect_samples
 from converters.errors import ConversionError
 from converters.executorch_export import lower, quiet
 from converters.executorch_quantize import quantize_point
@@ -81,7 +81,7 @@ def quantize_part(
     recipe = GraphTensors(tuple(TensorRecipe(name, array.shape, name) for name, array in floats.items()))
     graph = make_int8_graph(proto, recipe, spec)
     samples = collect_samples(proto, {}, graph.activations, images)
-    ranges = [best_range(samples[name]) for name in graph.activations]
+    ranges = best_ranges(proto, graph.activations, samples)
     tables = {
         f"{TABLE}/activation_scale": np.array([r.scale for r in ranges], np.float32),
         f"{TABLE}/activation_zero_point": np.array([r.zero_point for r in ranges], np.uint8),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from converters.activation_ranges import best_range, collect_samples
+from converters.activation_ranges import best_ranges, collect_samples
 from converters.int8_graph import Int8Graph, QuantSpec, external_names, make_int8_graph, stored_int8
 from converters.onnx_export import externalise
 from converters.sensitivity import rank_layers
@@ -63,7 +63,7 @@ def quantize_width(
         tensors = build_tensors(subnet.recipe, floats, tables, key)
         inputs = [preprocess(p, tensor_spec, (resolution, resolution)) for p in pictures[: spec.calib_pictures]]
         samples = collect_samples(proto, tensors, graph.activations, inputs)
-        ranges = [best_range(samples[name]) for name in graph.activations]
+        ranges = best_ranges(proto, graph.activations, samples)
         found[f"{key}/activation_scale"] = np.array([r.scale for r in ranges], np.float32)
         found[f"{key}/activation_zero_point"] = np.array([r.zero_point for r in ranges], np.uint8)
     return Int8Subnet(subnet, spec, graph, stored_int8(floats, graph.recipe, gammas, spec), found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.activation_ranges import best_range
+from converters.activation_ranges import best_range, best_ranges
 from converters.errors import ConversionError
 from converters.int8 import exact_drops, quantize_with_gate
 from converters.int8_graph import QuantSpec, _first_that_works, external_names, make_int8_graph, quantize_weight
@@ -90,6 +90,29 @@ def test_ranges_keep_zero_exact_and_ignore_a_lone_outlier() -> None:
     assert best_range(np.append(samples, np.float32(6.0))).scale < 0.97 * 7.0 / 255
     positive = best_range(np.abs(samples))
     assert positive.zero_point == 0
+
+
+def test_a_max_pooling_gives_the_range_that_it_takes() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2]),
+        helper.make_node("Relu", ["c"], ["d"]),
+    ]
+    shape = [1, 1, 8, 8]
+    graph = helper.make_graph(
+        nodes, "pools",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("d", TensorProto.FLOAT, [1, 1, 6, 6])],
+    )  # fmt: skip
+    samples = {
+        name: np.linspace(0.0, top, 500, dtype=np.float32) for name, top in zip("abcd", (4, 3, 2, 1), strict=True)
+    }
+    a, b, c, d = best_ranges(helper.make_model(graph), ["a", "b", "c", "d"], samples)
+    assert a == b == c == best_range(samples["a"])
+    assert d == best_range(samples["d"]) != a
+    (alone,) = best_ranges(helper.make_model(graph), ["c"], samples)
+    assert alone == best_range(samples["c"])
 
 
 def test_an_activation_that_is_not_finite_is_refused() -> None:
