@@ -5,8 +5,6 @@ DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 TRAIN_DATA ?= imagenet20-64.zip
 STRANGERS ?= imagenet-photos-1000.zip
-FOCUS ?= gfnet-lite0-scenes-20-more
-FOCUS_STATIC ?= lite0-scenes-20
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
 
@@ -102,12 +100,15 @@ train-focus: $(VENV)/.ready
 	$(BIN)/python -m zoo train --recipe zoo/recipes/lite0-64-20.toml --data $(TRAIN_DATA) --out $(OUT)/lite0-64-20
 	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20.toml --data $(TRAIN_DATA) \
 		--out $(OUT)/gfnet-lite0-scenes-20
-	$(BIN)/python -m zoo focus --recipe zoo/recipes/$(FOCUS).toml --data $(TRAIN_DATA) --out $(OUT)/$(FOCUS)
-	$(BIN)/python -m zoo scenes --recipe zoo/recipes/$(FOCUS_STATIC).toml --data $(TRAIN_DATA) --copies 1 \
-		--out $(OUT)/$(FOCUS_STATIC)
+	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20-more.toml --data $(TRAIN_DATA) \
+		--out $(OUT)/gfnet-lite0-scenes-20-more
+	$(BIN)/python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20.toml --data $(TRAIN_DATA) --copies 1 \
+		--out $(OUT)/lite0-scenes-20
+	$(BIN)/python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20-more.toml --data $(TRAIN_DATA) --copies 2 \
+		--out $(OUT)/lite0-scenes-20-more
 
 focus-bundle: $(VENV)/.ready
-	$(BIN)/python -m converters focus --checkpoint $(OUT)/$(FOCUS)/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
+	$(BIN)/python -m converters focus --checkpoint $(OUT)/gfnet-lite0-scenes-20-more/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
 		--precision int8 --out $(FOCUS_BUNDLE) --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.

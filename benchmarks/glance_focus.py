@@ -4,7 +4,7 @@
     python -m converters focus --checkpoint runs/gfnet-lite0-scenes-20-more/model.pt --data PICTURES \\
         --precision fp32 --precision int8 --out runs/focus.bundle
     python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-lite0-scenes-20-more/model.pt \\
-        --static runs/lite0-scenes-20/model.pt --data PICTURES
+        --static runs/lite0-scenes-20-more/model.pt --data PICTURES
 
 Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
 turn over all points. Fills the tables of docs/glance-and-focus.md; those of a network that was trained on pictures as

@@ -42,12 +42,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> PictureSource:
     return PictureSource(write_pictures(tmp_path_factory.mktemp("pictures")))
 
 
-def checkpoint(source: PictureSource, classifier: str = "recurrent") -> Checkpoint:
+def checkpoint(source: PictureSource, classifier: str = "recurrent", map_stride: int = 0) -> Checkpoint:
     """Random weights that answer differently by picture, with statistics of the pictures."""
     torch.manual_seed(1)
     torch.set_num_threads(1)
-    finer = 4 if classifier == "recurrent" else 0  # both kinds of map are exported and played
-    recipe = dataclasses.replace(RECIPE, design={**RECIPE.design, "classifier": classifier, "map_stride": finer})
+    recipe = dataclasses.replace(RECIPE, design={**RECIPE.design, "classifier": classifier, "map_stride": map_stride})
     model = GFNet(recipe.build_design(), len(CLASSES))
     for parameter in (*model.classifier.parameters(), *model.glance.head.parameters()):
         torch.nn.init.normal_(parameter, 0.0, 1.0)
@@ -67,13 +66,15 @@ def bundles(source: PictureSource, tmp_path_factory: pytest.TempPathFactory) -> 
 
     def bundle(kind: str) -> Bundle:
         if kind not in made:
-            request = FocusRequest(checkpoint(source, kind), source, root / f"{kind}.bundle", budgets=2)
+            request = FocusRequest(checkpoint(source, kind, STRIDES[kind]), source, root / f"{kind}.bundle", budgets=2)
             made[kind] = Bundle.load(build_focus(request))
         return made[kind]
 
     return bundle
 
 
+STRIDES = {"recurrent": 4, "concatenating": 0}
+"""Both kinds of map are exported and played."""
 KINDS = ["recurrent", pytest.param("concatenating", marks=pytest.mark.slow)]
 
 
@@ -106,7 +107,7 @@ def test_the_engine_looks_where_torch_looks_and_says_the_same(
     from zoo.gfnet_checkpoint import build_gfnet
 
     bundle = bundles(kind)
-    model, _ = build_gfnet(checkpoint(source, kind))
+    model, _ = build_gfnet(checkpoint(source, kind, STRIDES[kind]))
     backend = open_backend("onnxruntime", bundle, BackendOptions(1))
     runner = backend.load(bundle.point("all"))
     assert isinstance(runner, EarlyExitRunner)
