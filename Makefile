@@ -37,7 +37,7 @@ demo-focus: focus-bundle-there $(DEMO_VENV)/.ready
 
 focus-bundle-there:
 	@test -f $(FOCUS_BUNDLE)/manifest.json || { echo "demo-focus: $(FOCUS_BUNDLE) is not there; train and build it with \
-	make train-focus focus-bundle TRAIN_DATA=$(TRAIN_DATA) (docs/glance-and-focus.md; under an hour on one core)" >&2; exit 1; }
+	make train-focus focus-bundle TRAIN_DATA=$(TRAIN_DATA) (docs/glance-and-focus.md; about two hours on one core)" >&2; exit 1; }
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not slow"
