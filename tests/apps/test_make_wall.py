@@ -47,6 +47,19 @@ def test_a_shot_is_a_small_square_in_the_middle_that_drifts() -> None:
     assert len({b[2] for b in boxes}) == 1
 
 
+def test_no_square_lies_under_the_panels_of_the_camera_app() -> None:
+    (white, *_, black), parts = shots()[0], [(at, at) for at in range(12)]  # 12 walls, 12 places
+    made = []
+    for at in range(12):  # pieces of the other shots are black
+        frames = [black] * 12
+        frames[at] = white
+        made.append(list(make_wall.wall_frames(frames, parts))[at])
+    tops = [box(frame)[0] for frame in made]
+    bottoms = [box(frame)[0] + box(frame)[2] for frame in made]
+    assert min(tops) >= round(HEIGHT * make_wall.ROWS[0])
+    assert max(bottoms) <= round(HEIGHT * make_wall.ROWS[1])
+
+
 def test_the_wall_stays_while_the_square_moves_and_is_the_same_each_time() -> None:
     frames, parts = shots()
     made, again = (list(make_wall.wall_frames(frames, parts)) for _ in range(2))

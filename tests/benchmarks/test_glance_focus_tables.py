@@ -28,6 +28,7 @@ def test_a_static_point_is_compared_with_the_fastest_that_is_as_accurate() -> No
         {"point": "one-look", "test_accuracy": 0.3, "mean_ms": 1.0},
         {"point": "budget", "test_accuracy": 0.5, "mean_ms": 2.0},
         {"point": "all", "test_accuracy": 0.55, "mean_ms": 3.0},
+        {"point": "all-int8", "test_accuracy": 0.7, "mean_ms": 0.1},  # the static points are float
     ]
     static = [{"point": f"r{a}", "test_accuracy": a, "mean_ms": ms} for a, ms in ((0.5, 5.0), (0.2, 0.5), (0.6, 9.0))]
     rows = speed_ups(focus, static)

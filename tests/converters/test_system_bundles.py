@@ -35,7 +35,7 @@ _ONE_EACH = {"width_mult": 0.25, "depths": (1, 1, 1, 1)}
 # name -> options, and graphs of a width
 SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
     "res2net50_26w_4s": (_RESNET, 1),
-    "SDA-ResNet-86": ({"width_mult": 0.25, "depths": (2, 2, 2, 2)}, 1),
+    "SDA-ResNet-86": ({"width_mult": 0.25, "depths": (2, 2, 2, 2)}, 2),  # a norm follows its pooling, not a convolution
     "od_resnet18_4x": (_ONE_EACH, 2),
     "dcdc_resnet50": ({"width_mult": 0.5, "depths": (1, 1, 1, 1)}, 2),
     "hornet_tiny_7x7": (_ONE_EACH, 1),

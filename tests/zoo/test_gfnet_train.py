@@ -178,6 +178,16 @@ def test_encoders_start_from_a_trained_backbone(source: PictureSource, tmp_path:
         train_gfnet(other, source, tmp_path / "other")
 
 
+def test_frozen_networks_get_the_statistics_of_what_they_will_see(whole_runs: dict[str, list[Path]]) -> None:
+    def focus_mean(path: Path) -> Tensor:
+        entry = load_checkpoint(path).model["focus.norms._extra_state"][ENTRY]
+        return entry[next(iter(entry))][0]
+
+    random, tuned, policy = (focus_mean(path) for path in whole_runs["grid"][1:4])
+    assert torch.equal(random, tuned)  # fine-tuning normalises by its batches
+    assert not torch.allclose(random, policy)
+
+
 def test_a_finished_network_is_trained_on_as_a_whole(
     whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
 ) -> None:
