@@ -92,16 +92,18 @@ def child(bundle: str, out: Path, slowdown: float) -> Any:
     return load_result(out)
 
 
-def measure(bundle: str, repeats: int, fail_over: float) -> dict[str, Any]:
+def measure(bundle: str, repeats: int, fail_over: float, keep: Path | None = None) -> dict[str, Any]:
     """Alarms where nothing changed, and detections where 10 % were planted."""
     from edge_runtime.profiling.compare import compare_results
 
     same, planted = [], []
-    with tempfile.TemporaryDirectory() as name:
-        before = child(bundle, Path(name) / "plain.json", 0.0)
-        for _ in range(repeats):
-            slowed = compare_results(before, child(bundle, Path(name) / "slowed.json", SLOWDOWN), fail_over)
-            after = child(bundle, Path(name) / "plain.json", 0.0)
+    with tempfile.TemporaryDirectory() as temporary:
+        name = Path(temporary) if keep is None else keep
+        name.mkdir(parents=True, exist_ok=True)
+        before = child(bundle, name / "plain.json", 0.0)
+        for number in range(repeats):
+            slowed = compare_results(before, child(bundle, name / f"slowed-{number}.json", SLOWDOWN), fail_over)
+            after = child(bundle, name / f"plain-{number}.json", 0.0)
             unchanged = compare_results(before, after, fail_over)
             before = after
             same.append(unchanged)
@@ -131,11 +133,18 @@ def render(values: dict[str, Any]) -> str:
 @click.option("--repeats", default=20, show_default=True)
 @click.option("--fail-over", default=0.05, show_default=True)
 @click.option("--record/--no-record", default=True, help="Write the JSON and the sentence of docs/profiling.md.")
+@click.option("--keep", type=click.Path(path_type=Path), default=None, help="Folder that keeps the profiles.")
 @click.option("--child", "out", hidden=True, type=click.Path(path_type=Path), default=None)
 @click.option("--slowdown", hidden=True, default=0.0)
 def main(
-    bundle: Path | None, repeats: int, fail_over: float, record: bool, out: Path | None, slowdown: float
-) -> None:  # fmt: skip
+    bundle: Path | None,
+    repeats: int,
+    fail_over: float,
+    record: bool,
+    keep: Path | None,
+    out: Path | None,
+    slowdown: float,
+) -> None:
     """Measure and write benchmarks/results/compare_check.json."""
     from edge_runtime import default_bundle_path
 
@@ -143,7 +152,7 @@ def main(
     if out is not None:
         make_profile(path, out, slowdown)
         return
-    values = measure(path, repeats, fail_over)
+    values = measure(path, repeats, fail_over, keep)
     print(render(values))
     if record:
         text = PAGE.read_text(encoding="utf-8")

@@ -31,8 +31,11 @@ def _share(context: click.Context, option: click.Parameter, text: str) -> float:
 @click.option(
     "--fail-accuracy", callback=_share, default="1%", show_default=True, help="A greater loss of top-1 fails."
 )
+@click.option(
+    "--as-measured", is_flag=True, help="Do not take out what the device's own speed changed between A and B."
+)
 @click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def compare(a: Path, b: Path, fail_over: float, fail_accuracy: float, form: str) -> None:
+def compare(a: Path, b: Path, fail_over: float, fail_accuracy: float, as_measured: bool, form: str) -> None:
     """Say whether profile result B is slower or less accurate than A, beyond the limits and the noise.
 
     Exit code 0: no regression; 1: regression; 9: the two cannot be judged.
@@ -41,7 +44,7 @@ def compare(a: Path, b: Path, fail_over: float, fail_accuracy: float, form: str)
     from edge_runtime.profiling.comparison_table import render_comparison
     from edge_runtime.profiling.result import load_result
 
-    comparison = compare_results(load_result(a), load_result(b), fail_over, fail_accuracy)
+    comparison = compare_results(load_result(a), load_result(b), fail_over, fail_accuracy, as_measured=as_measured)
     click.echo(json.dumps(comparison.to_dict()) if form == "json" else render_comparison(comparison))
     if comparison.inconclusive:
         raise click.exceptions.Exit(ResultError.exit_code)

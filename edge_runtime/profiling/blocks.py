@@ -31,6 +31,8 @@ WARM_TOLERANCE = 0.05
 MAX_WARM_RUNS = 60
 MAX_WARM_S = 2.0
 COOL_POLL_S = 0.5
+YARDSTICK_SHAPE = (32, 64, 64)
+"""Matrices of the arithmetic yardstick: 8.4 million multiply-adds, each too small to be divided among threads."""
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -77,6 +79,8 @@ class BlockMeter:
         self._began_s = clock()
         self._picture = np.random.default_rng(0).integers(0, 256, (*PICTURE_HW, 3), np.uint8)
         self._elsewhere = np.zeros(OTHER_DATA_BYTES // 4, np.float32)
+        self._matrices = np.random.default_rng(0).random(YARDSTICK_SHAPE, np.float32)
+        self._products = np.empty_like(self._matrices)
         self.waited_to_cool_s = 0.0
 
     @property
@@ -127,16 +131,17 @@ class BlockMeter:
             entry.runner.run()
         self._sensors.read(self._clock())  # loads are shares since the last reading
         started_s = self.elapsed_s
-        samples, next_s = [], self._clock()
+        samples, yardsticks, next_s = [], [], self._clock()
         for _ in range(runs):
             next_s += self._period_s
-            self._between_frames(next_s)
+            memory_s = self._between_frames(next_s)
             next_s = max(next_s, self._clock())
             self.prepare(entry)
             samples.append(self.timed_run_ms(entry))
+            yardsticks.append((self._arithmetic_s(), memory_s))
         readings = self._sensors.read(self._clock())
         entry.throttled = entry.throttled or readings.throttled is True
-        entry.blocks.append(_block(started_s, samples, readings))
+        entry.blocks.append(_block(started_s, samples, readings, yardsticks))
 
     def cool_down(self, below_c: float | None, longest_s: float) -> None:
         """Wait while the device throttles or is hotter than `below_c`, for `longest_s` in the whole profile."""
@@ -148,11 +153,20 @@ class BlockMeter:
             self._sleep(COOL_POLL_S)
             self.waited_to_cool_s += COOL_POLL_S
 
-    def _between_frames(self, next_s: float) -> None:
+    def _between_frames(self, next_s: float) -> float:
+        """Pass other data through the caches and wait; seconds that the data took."""
+        began_s = self._clock()
         self._elsewhere += 1.0
-        left_s = next_s - self._clock()
-        if left_s > 0.0:
-            self._sleep(left_s)
+        ended_s = self._clock()
+        if ended_s < next_s:
+            self._sleep(next_s - ended_s)
+        return ended_s - began_s
+
+    def _arithmetic_s(self) -> float:
+        """Seconds of the same arithmetic each time; after the run, so that the run meets the core as a frame does."""
+        began_s = self._clock()
+        np.matmul(self._matrices, self._matrices[0], out=self._products)
+        return self._clock() - began_s
 
 
 def random_order(entries: Sequence[Entry], rounds: int, seed: int) -> list[Entry]:
@@ -164,12 +178,15 @@ def random_order(entries: Sequence[Entry], rounds: int, seed: int) -> list[Entry
     return order
 
 
-def _block(started_s: float, samples: list[float], readings: Readings) -> Block:
+def _block(started_s: float, samples: list[float], readings: Readings, yardsticks: list[tuple[float, float]]) -> Block:
     frequencies = readings.core_frequency_mhz
+    arithmetic_ms, memory_ms = (1000.0 * statistics.median(column) for column in zip(*yardsticks, strict=True))
     return Block(
         round(started_s, 4),
         tuple(round(ms, 6) for ms in samples),
         None if readings.foreign_load is None else round(readings.foreign_load, 4),
         readings.temperature_c,
         round(statistics.fmean(frequencies), 1) if frequencies else None,
+        round(arithmetic_ms, 6) or None,
+        round(memory_ms, 6) or None,
     )

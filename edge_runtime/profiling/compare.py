@@ -2,15 +2,16 @@
 
 One round holds one block of every point, measured within seconds. What disturbs the device for a while disturbs the
 blocks of a round alike, so rounds are drawn, the same ones for all points: the spread of the drawn medians then holds
-the noise that the points share. Two runs differ a little more than their rounds tell (memory layout, clock speed);
-RUN_SIGMA is that part, from benchmarks/profile_repeat.py. A point counts as slower when its median is beyond the limit
-and its interval leaves out "as fast as before", at a confidence that is divided among all points, so that twenty points
-do not cry wolf twenty times as often as one.
+the noise that the points share. What the device's own speed changed is taken out first (yardstick.py). Two runs differ
+a little more than their rounds tell (memory layout); RUN_SIGMA is that part, from benchmarks/profile_repeat.py. A point
+counts as slower when its median is beyond the limit and its interval leaves out "as fast as before", at a confidence
+that is divided among all points, so that twenty points do not cry wolf twenty times as often as one.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from edge_runtime.errors import ResultError
 from edge_runtime.profiling.result_records import Block, PointProfile, ProfileResult
 from edge_runtime.profiling.stability import mean_foreign_load
+from edge_runtime.profiling.yardstick import Correction, take_out_device
 
 REPETITIONS = 1000
 FALSE_ALARM = 0.01
@@ -31,6 +33,8 @@ RUN_SIGMA = 0.01
 MIN_ROUNDS = 3
 FOREIGN_LOAD_DIFFERENCE = 0.20
 """Share of all cores: beyond it a slower B may only have had a busier device."""
+DEVICE_WORTH_A_WORD = 0.005
+"""Relative change of the device's speed from which on it is mentioned."""
 SHARED_CORES = 0.25
 """Cores that others and our threads together may want beyond those that there are; above it, we wait for each other."""
 
@@ -47,7 +51,7 @@ class PointComparison:
     a_p50_ms: float
     b_p50_ms: float
     ratio: float
-    """B / A."""
+    """B / A, without what the device's own speed changed where that is known (`Comparison.device_ratio`)."""
     ratio_low: float
     ratio_high: float
     """At a confidence that holds for all points together."""
@@ -69,6 +73,8 @@ class Comparison:
     regressed: bool
     inconclusive: bool
     """Something looks slower, but the device was too busy to tell."""
+    device_ratio: float | None
+    """What B took longer because the device was slower, which the other ratios leave out; None: not known."""
     sentences: tuple[str, ...]
     """Differences of bundle and device, what is missing, and last the verdict."""
 
@@ -78,7 +84,13 @@ class Comparison:
 
 
 def compare_results(
-    a: ProfileResult, b: ProfileResult, fail_over: float = 0.05, fail_accuracy: float = 0.01, seed: int = 0
+    a: ProfileResult,
+    b: ProfileResult,
+    fail_over: float = 0.05,
+    fail_accuracy: float = 0.01,
+    seed: int = 0,
+    *,
+    as_measured: bool = False,
 ) -> Comparison:
     """Compare two results.
 
@@ -87,20 +99,24 @@ def compare_results(
         fail_over: slower than by this share is a regression.
         fail_accuracy: a loss of more than this on any split is one, 0-1.
         seed: of the bootstrap.
+        as_measured: do not take out what the yardsticks say of the device's speed.
     Raises:
         ResultError: they have no point in common, or too few rounds.
     """
     pairs = _pairs(a, b)
-    draws_a = draw_log_medians([pair[0].latency.blocks for pair in pairs], seed)
-    draws_b = draw_log_medians([pair[1].latency.blocks for pair in pairs], seed + 1)
+    blocks_a, blocks_b = (tuple(pair[side].latency.blocks for pair in pairs) for side in (0, 1))
+    found = None if as_measured else take_out_device(blocks_a, blocks_b, (a.environment, b.environment))
+    if found is not None:
+        blocks_a, blocks_b = found.a, found.b
+    draws_a, draws_b = draw_log_medians(blocks_a, seed), draw_log_medians(blocks_b, seed + 1)
     freedom = min(len(pairs[0][0].latency.blocks) + len(pairs[0][1].latency.blocks) - 2, 10_000)
     all_points = student_quantile(1.0 - FALSE_ALARM, freedom)
     any_point = student_quantile(1.0 - FALSE_ALARM / len(pairs), freedom)
     change = draws_b - draws_a
     spread = half_width(change)
     points = tuple(
-        _compare_point(pa, pb, any_point * math.hypot(float(sigma), RUN_SIGMA), fail_over, fail_accuracy)
-        for (pa, pb), sigma in zip(pairs, spread, strict=True)
+        _compare_point(pair, _ratio(*blocks), any_point * math.hypot(float(sigma), RUN_SIGMA), fail_over, fail_accuracy)
+        for pair, blocks, sigma in zip(pairs, zip(blocks_a, blocks_b, strict=True), spread, strict=True)
     )
     middle = float(np.mean([math.log(p.ratio) for p in points]))
     half = all_points * math.hypot(float(half_width(change.mean(axis=1))), RUN_SIGMA)
@@ -110,8 +126,9 @@ def compare_results(
     busy = slower and _too_busy(pairs, b.environment.cores)
     verdict = _verdict(points, ratio, (low, high), slower, lost, busy, fail_over)
     return Comparison(
-        points, ratio, low, high, lost or (slower and not busy), busy and not lost, (*_differences(a, b), verdict)
-    )
+        points, ratio, low, high, lost or (slower and not busy), busy and not lost,
+        None if found is None else found.device_ratio, (*_differences(a, b), *_device_sentence(found), verdict),
+    )  # fmt: skip
 
 
 def draw_log_medians(points: Sequence[Sequence[Block]], seed: int, repetitions: int = REPETITIONS) -> Draws:
@@ -170,11 +187,24 @@ def _pairs(a: ProfileResult, b: ProfileResult) -> list[tuple[PointProfile, Point
     return pairs
 
 
+def _ratio(a: Sequence[Block], b: Sequence[Block]) -> float:
+    """B / A of the medians of all samples."""
+    before, after = (statistics.median(ms for block in blocks for ms in block.samples_ms) for blocks in (a, b))
+    return after / before
+
+
+def _device_sentence(found: Correction | None) -> tuple[str, ...]:
+    if found is None or abs(found.device_ratio - 1.0) < DEVICE_WORTH_A_WORD:
+        return ()
+    change = 100.0 * (found.device_ratio - 1.0)
+    return (f"the device itself was {abs(change):.1f} % {'slower' if change > 0 else 'faster'} during B: taken out",)
+
+
 def _compare_point(
-    a: PointProfile, b: PointProfile, half_width: float, fail_over: float, fail_accuracy: float
+    pair: tuple[PointProfile, PointProfile], ratio: float, half_width: float, fail_over: float, fail_accuracy: float
 ) -> PointComparison:
+    a, b = pair
     before, after = a.latency.p50_ms.value, b.latency.p50_ms.value
-    ratio = after / before
     low, high = ratio * math.exp(-half_width), ratio * math.exp(half_width)
     changes = [b.accuracy[split] - a.accuracy[split] for split in a.accuracy if split in b.accuracy]
     change = min(changes, default=None)

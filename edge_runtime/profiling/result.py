@@ -17,6 +17,7 @@ from typing import Any
 from edge_runtime.errors import ResultError
 from edge_runtime.profiling.result_records import (
     FORMAT,
+    READABLE_VERSIONS,
     SCHEMA_VERSION,
     Block,
     BundleFacts,
@@ -78,7 +79,7 @@ def load_result(path: str | Path) -> ProfileResult:
     version = values.get("schema_version") if isinstance(values, dict) else None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ResultError(f"{path}: not a profile result; make one with edge-runtime profile")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if version not in READABLE_VERSIONS or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         advice = "update edge-runtime" if newer else "profile the bundle again"
         raise ResultError(f"{path}: schema version {str(version)[:40]} is unknown, expected {SCHEMA_VERSION}; {advice}")

@@ -1,10 +1,12 @@
-"""The records of a profile result, schema version 1; docs/profile-result.md describes each field."""
+"""The records of a profile result, schema version 2; docs/profile-result.md describes each field."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has no yardsticks; all else is equal."""
 FORMAT = "edge-runtime profile"
 MODES = ("quick", "standard", "full")
 ENERGY_KINDS = ("measured", "estimate", "unknown")
@@ -88,8 +90,14 @@ class Block:
     temperature_c: float | None = None
     frequency_mhz: float | None = None
     """Mean over the cores."""
+    arithmetic_ms: float | None = None
+    """What a fixed piece of arithmetic took in this block, median: the yardstick of the processor's own speed."""
+    memory_ms: float | None = None
+    """What passing over a fixed amount of memory took, median: the yardstick of the memory's."""
 
     def __post_init__(self) -> None:
+        for value in (self.arithmetic_ms, self.memory_ms):
+            _require(value is None or value > 0.0, f"a yardstick took {value} ms, expected more than 0")
         _require(bool(self.samples_ms), "samples_ms is empty, expected at least one run")
         _require(min(self.samples_ms) > 0.0, "samples_ms holds a time that is not positive: the clock went backwards")
 

@@ -35,6 +35,16 @@ def test_the_example_is_of_this_schema_and_stays_the_same_when_saved_again(tmp_p
     assert result.sustained
 
 
+def test_a_file_of_version_1_has_no_yardsticks_and_is_read(tmp_path: Path) -> None:
+    values = _values()
+    values["schema_version"] = 1
+    for block in values["points"][0]["latency"]["blocks"]:
+        del block["arithmetic_ms"], block["memory_ms"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(values))
+    assert all(block.arithmetic_ms is None for block in load_result(path).points[0].latency.blocks)
+
+
 def test_raw_samples_stay_on_one_line_each_block(tmp_path: Path) -> None:
     lines = save_result(result_of({"small": 1.0}), tmp_path / "a.json").read_text().splitlines()
     assert sum('"samples_ms": [' in line and line.endswith("],") for line in lines) == 8
@@ -59,8 +69,8 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "a newer schema": (_set("schema_version", 2), "schema version 2 is unknown, expected 1; update edge-runtime"),
-    "an older schema": (_set("schema_version", 0), "schema version 0 is unknown, expected 1; profile the bundle again"),
+    "a newer schema": (_set("schema_version", 3), "schema version 3 is unknown, expected 2; update edge-runtime"),
+    "an older schema": (_set("schema_version", 0), "schema version 0 is unknown, expected 2; profile the bundle again"),
     "a schema that is no number": (_set("schema_version", True), "schema version True is unknown"),
     "another kind of file": (_set("format", "telemetry"), "not a profile result; make one with edge-runtime profile"),
     "an unknown key": (_set("speed", 3), "unknown key 'speed'"),
