@@ -5,29 +5,10 @@ Only + - * / sqrt and comparisons; the order of operations is that of docs/contr
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from math import sqrt
 
 from edge_runtime.controller_settings import ControllerSettings
-
-SPIKES = 8
-"""Late frames whose sizes are remembered; their number is counted over all remembered frames."""
-SQRT2 = 1.4142135623730951
-"""Student's t with four degrees of freedom has twice the variance of its scale's square."""
-
-
-def late_share(deviations: float) -> float:
-    """P(T > deviations) of Student's t with four degrees of freedom, 0-1.
-
-    Its distribution function is algebraic, and its tails are as heavy as those of real latencies.
-    """
-    if deviations > 1e4:
-        return 0.0
-    if deviations < -1e4:
-        return 1.0
-    square = deviations * deviations
-    spread = 1.0 + 0.25 * square
-    return 0.5 - 0.375 * (deviations / sqrt(spread)) * (1.0 - square / (12.0 * spread))
+from edge_runtime.controller_surprises import Surprises
 
 
 class SlowdownFilter:
@@ -36,7 +17,8 @@ class SlowdownFilter:
     A frame that is preempted takes many times its time and says nothing of the next one; a frame that is slow because
     the machine has changed does. The first late frame raises an alarm: until the next frame, the slowdown is the late
     one with the learned probability that late frames stay (`persistence`), else what it was. A second late frame in a
-    row is believed at once.
+    row is believed at once. How calm the machine is decides which frames it is compared with: what was learned under
+    load is kept for the next load, and a second frame in a row as fast as those of a calmer state ends a load.
     """
 
     def __init__(self, settings: ControllerSettings) -> None:
@@ -44,9 +26,6 @@ class SlowdownFilter:
         self.mean = 1.0
         self.variance = settings.first_variance
         """Of the mean, relative to its square."""
-        self.noise_ms2: float | None = None
-        """Variance of one frame around the mean, as a part of the tabled latency, square milliseconds: what takes the
-        core away adds milliseconds, which weigh less the longer a point runs. None before the first frame."""
         self.drift = settings.min_drift
         """Variance that the mean gains from frame to frame, relative to its square."""
         self.total = 0.0
@@ -59,16 +38,10 @@ class SlowdownFilter:
         self._alarm_extra_ms = 0.0
         self._low: float | None = None
         self._stayed = self._passed = 1.0
-        self._recent: list[float | None] = []
-        """Surprises in standard deviations, in order of time from `_next` on; None stands for a late frame."""
-        self._next = 0
-        self._sorted: list[float] = []
-        """Those that are numbers."""
-        self._spikes: list[tuple[float, float]] = []
-        """(slowdown, milliseconds beyond the expected) of the last late frames, in order from `_next_spike` on."""
-        self._next_spike = 0
-        self._least_spike = self._largest_spike = (0.0, 0.0)
-        """The least and the largest of both numbers among `_spikes`, so that most questions need no look at each."""
+        self._state = 0
+        self._memory = Surprises(settings)
+        """Of the present state of the machine: the range that the mean is in."""
+        self._states = {0: self._memory}
 
     def observe(self, slowdown: float, cost_ms: float, table_variance: float) -> float | None:
         """Take in one frame.
@@ -82,28 +55,36 @@ class SlowdownFilter:
             at once.
         """
         settings = self._settings
-        slowdown = min(max(slowdown, settings.min_slowdown), settings.max_slowdown)
         self.frames += 1
+        innovation = self._take(
+            min(max(slowdown, settings.min_slowdown), settings.max_slowdown), cost_ms, table_variance
+        )
+        self._enter_state()
+        return innovation
+
+    def _take(self, slowdown: float, cost_ms: float, table_variance: float) -> float | None:
+        """One frame, whose slowdown is within the filter's range; returns as `observe`."""
+        settings = self._settings
         innovation = slowdown / self.mean - 1.0
-        noise = self._noise(cost_ms)
+        noise = self._memory.noise(cost_ms)
         total = self.total = self.variance + self.drift + table_variance + noise
         limit = settings.jump_sigmas * sqrt(total)
         if limit < settings.jump_share:
             limit = settings.jump_share
         if innovation > limit:
-            self._remember(None)
+            self._memory.remember(None)
             self._take_late(slowdown, cost_ms)
             return None
-        self._remember(innovation / sqrt(total))
+        self._memory.remember(innovation / sqrt(total))
         if self.alarm is not None:
             self._learn_persistence(stayed=False)
             self.alarm = None
-        if innovation < -limit:
+        if innovation < -limit or self._is_calm(slowdown, cost_ms, table_variance):
             if self._low is not None:  # the second in a row: the load is gone
                 self._jump(max(slowdown, self._low))
                 return None
             self._low = slowdown
-            innovation = -limit
+            innovation = max(innovation, -limit)
         else:
             self._low = None
         self._update(innovation, noise, table_variance, cost_ms)
@@ -123,6 +104,8 @@ class SlowdownFilter:
         self.mean = min(max(self.mean * factor, settings.min_slowdown), settings.max_slowdown)
         self.variance = max(self.variance, settings.first_variance)
         self.alarm = self._low = None
+        self._memory.level = self.mean
+        self._states = {self._state: self._memory}  # the others' slowdowns are of the former table
 
     def late_probability(self, cost_ms: float, time_ms: float, table_variance: float) -> float:
         """P(a point is late), 0-1.
@@ -136,61 +119,42 @@ class SlowdownFilter:
             return 1.0
         expected_ms = cost_ms * self.mean
         allowed = time_ms / expected_ms - 1.0
-        deviation = sqrt(self.variance + self.drift + self._noise(cost_ms) + table_variance)
-        late = self._surprised(allowed / deviation) + self._spiked(time_ms / cost_ms, time_ms - expected_ms)
+        deviation = sqrt(self.variance + self.drift + self._memory.noise(cost_ms) + table_variance)
+        memory = self._memory
+        late = memory.surprised(allowed / deviation) + memory.spiked(time_ms / cost_ms, time_ms - expected_ms)
         if self.alarm is not None:
             factor = self.alarm / self.mean
             if self._alarm_extra_ms < expected_ms * (factor - 1.0):  # the lesser of a factor and an addition
                 factor = 1.0 + self._alarm_extra_ms / expected_ms
-            alarming = self._surprised(((1.0 + allowed) / factor - 1.0) / deviation)
+            alarming = memory.surprised(((1.0 + allowed) / factor - 1.0) / deviation)
             if alarming > late:
                 late = late + self.persistence * (alarming - late)
         return late
 
-    def _surprised(self, deviations: float) -> float:
-        """P(the surprise is larger), from Student's t and from the surprises of late, weighted by their number."""
-        prior = self._settings.prior_frames
-        above = len(self._sorted) - bisect_right(self._sorted, deviations)
-        return (prior * late_share(SQRT2 * deviations) + above) / (prior + len(self._recent))
+    def _is_calm(self, slowdown: float, cost_ms: float, table_variance: float) -> bool:
+        """A frame as fast as those of a calmer state that is well known."""
+        for state in range(self._state):
+            calm = self._states.get(state)
+            if calm is not None and calm.known >= self._settings.calm_frames:
+                spread = sqrt(calm.noise(cost_ms) + table_variance)
+                return slowdown < calm.level * (1.0 + self._settings.calm_sigmas * spread)
+        return False
 
-    def _spiked(self, slowdown: float, extra_ms: float) -> float:
-        """P(a frame is late beyond all surprises, and too late): by the lesser of a factor and an addition."""
-        spikes = self._spikes
-        if not spikes:
-            return 0.0
-        if self._largest_spike[0] <= slowdown or self._largest_spike[1] <= extra_ms:
-            return 0.0
-        above = len(spikes)
-        if self._least_spike[0] <= slowdown or self._least_spike[1] <= extra_ms:
-            above = 0
-            for factor, addition_ms in spikes:
-                if factor > slowdown and addition_ms > extra_ms:
-                    above += 1
-        seen = len(self._recent) - len(self._sorted)
-        return seen * (above / len(spikes)) / (self._settings.prior_frames + len(self._recent))
-
-    def _remember(self, surprise: float | None) -> None:
-        recent, ordered = self._recent, self._sorted
-        if len(recent) < self._settings.remembered_frames:
-            recent.append(surprise)
-        else:
-            oldest = recent[self._next]
-            if oldest is not None:
-                del ordered[bisect_left(ordered, oldest)]
-            recent[self._next] = surprise
-        self._next = (self._next + 1) % self._settings.remembered_frames
-        if surprise is not None:
-            insort(ordered, surprise)
-
-    def _noise(self, cost_ms: float) -> float:
-        """Variance of one frame of a point around the mean, relative to its square."""
+    def _enter_state(self) -> None:
+        """Go on with what the present state of the machine has taught."""
         settings = self._settings
-        if self.noise_ms2 is None:
-            return settings.first_noise
-        noise = self.noise_ms2 / (cost_ms * cost_ms)
-        if noise < settings.min_noise:
-            return settings.min_noise
-        return settings.max_noise if noise > settings.max_noise else noise
+        bound, state = settings.state_step, 0
+        while state < settings.states - 1 and self.mean > bound:
+            bound *= settings.state_step
+            state += 1
+        if state == self._state:
+            return
+        self._state = state
+        if state not in self._states:
+            self._states[state] = Surprises(self._settings)
+            self._states[state].noise_ms2 = self._memory.noise_ms2
+            self._states[state].level = self.mean
+        self._memory = self._states[state]
 
     def _update(self, innovation: float, noise: float, table_variance: float, cost_ms: float) -> None:
         """Drift, prior, gain, mean, variance, noise: in this order."""
@@ -203,20 +167,14 @@ class SlowdownFilter:
         self.mean = min(max(self.mean * (1.0 + gain * innovation), settings.min_slowdown), settings.max_slowdown)
         self.variance = (1.0 - gain) * prior
         learned = noise + settings.noise_rate * ((1.0 - gain) * innovation * innovation - noise)
-        self.noise_ms2 = learned * cost_ms * cost_ms
+        self._memory.noise_ms2 = learned * cost_ms * cost_ms
+        self._memory.level += settings.level_rate * (self.mean - self._memory.level)
 
     def _take_late(self, slowdown: float, cost_ms: float) -> None:
         """Raise an alarm, or believe the lesser of two late frames in a row."""
         self._low = None
         extra_ms = cost_ms * (slowdown - self.mean)
-        if len(self._spikes) < SPIKES:
-            self._spikes.append((slowdown, extra_ms))
-        else:
-            self._spikes[self._next_spike] = (slowdown, extra_ms)
-        self._next_spike = (self._next_spike + 1) % SPIKES
-        factors, additions_ms = zip(*self._spikes, strict=True)
-        self._least_spike = min(factors), min(additions_ms)
-        self._largest_spike = max(factors), max(additions_ms)
+        self._memory.remember_size(slowdown, extra_ms)
         if self.alarm is not None:
             self._learn_persistence(stayed=True)
             self._jump(min(slowdown, self.alarm))
@@ -225,7 +183,7 @@ class SlowdownFilter:
 
     def _jump(self, slowdown: float) -> None:
         self.mean = slowdown
-        self.variance = self._settings.first_variance
+        self.variance = self._settings.jump_variance
         self.drift = self._settings.min_drift
         self.alarm = self._low = None
 

@@ -22,9 +22,9 @@ class ControllerSettings:
     # When to move
     step_up_share: float = 0.01
     """To step up, the better point's value must be higher by this share."""
-    step_up_dwell_s: float = 0.1
+    step_up_dwell_s: float = 0.06
     """No step up sooner after any step; two steps up are never closer."""
-    keep_share: float = 0.15
+    keep_share: float = 0.08
     """A cheaper point's value must be higher by this share; it stops wavering between two equals."""
 
     # The slowdown's filter
@@ -44,10 +44,23 @@ class ControllerSettings:
     jump_sigmas: float = 4.0
     jump_share: float = 0.4
     """A frame is set aside when it is slower than expected by both: so many standard deviations, and this share."""
+    jump_variance: float = 0.03
+    """Of the mean, relative, after a change that was believed at once: two extreme frames exaggerate it."""
     remembered_frames: int = 128
     """Surprises that the distribution of late frames is made of."""
     prior_frames: float = 16.0
     """Weight of Student's t beside them, in frames."""
+    state_step: float = 1.5
+    """States of the machine, each of which remembers its own noise and surprises: the first up to this slowdown, the
+    next up to its square, and so on."""
+    states: int = 4
+    """The last one has no upper end."""
+    calm_frames: int = 16
+    """A calmer state that has seen so many frames is known."""
+    calm_sigmas: float = 2.0
+    """A frame as fast as a known calmer state's, up to so many standard deviations, may mean that the load is gone."""
+    level_rate: float = 0.1
+    """Weight of one frame in a state's mean slowdown."""
     persistence_memory: float = 16.0
     """Number of set-aside frames that the learned share of those that stay is made of, at most."""
     min_slowdown: float = 1e-3
@@ -66,7 +79,7 @@ class ControllerSettings:
     """First guess: how much the slowdown rises when foreign load takes one more share of all cores; learned."""
     foreign_gain_rate: float = 0.2
     max_foreign_gain: float = 4.0
-    load_cap_s: float = 1.0
+    load_cap_s: float = 0.1
     """A load band caps for so long after it was entered; then the fast loop has measured the load."""
     trend_horizon_s: float = 5.0
     """A thermal band is entered so long before the temperature's trend would reach it."""

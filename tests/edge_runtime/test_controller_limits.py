@@ -226,7 +226,7 @@ def test_a_load_band_caps_until_the_fast_loop_has_measured_the_load() -> None:
     decision = device.frame()
     assert (decision.point, decision.limited_by) == ("p2", "foreign load")
     seconds = ControllerSettings().load_cap_s
-    assert device.run(seconds - 0.1)[-1].point == "p2"
+    assert device.run(0.9 * seconds)[-1].point == "p2"
     assert device.run(1.0)[-1].point == "p5"  # nothing became slower
 
 

@@ -14,7 +14,8 @@ from simulated_device import ALL, LADDER, SimulatedDevice
 from edge_runtime.budget import Budget
 from edge_runtime.controller import Controller, ControllerSettings, DeviceLimits, LadderPoint
 from edge_runtime.controller_bands import Band
-from edge_runtime.controller_filter import SlowdownFilter, late_share
+from edge_runtime.controller_filter import SlowdownFilter
+from edge_runtime.controller_surprises import late_share
 from edge_runtime.readings import UNKNOWN, Readings
 
 SETTINGS = ControllerSettings()
