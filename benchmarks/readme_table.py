@@ -32,12 +32,18 @@ def _accuracy_rows() -> list[tuple[str, str, str]]:
 
 def _switch_rows() -> list[tuple[str, str, str]]:
     rows = []
-    extra = _read("switch_latency")["extra_latency_ms"]
+    measured = _read("switch_latency")
+    extra = measured["extra_latency_ms"]
     for threads in (1, 2):
         ours, theirs = extra[f"{threads} threads, {POOL}"], extra[f"{threads} threads, {DEFAULTS}"]
         text = f"{ours['p50']:.2f} / {ours['p99']:.2f} ms (defaults: {theirs['p50']:.2f} / {theirs['p99']:.2f} ms)"
         label = f"extra latency of a switch, p50 / p99, {threads} thread{'s' if threads > 1 else ''}"
         rows.append((f"{label}, all ordered pairs", text, "switch_latency"))
+        near, none = (
+            measured[f"extra_{kind}_ms"][f"{threads} threads, {POOL}"] for kind in ("of_neighbours", "without_switch")
+        )
+        text = f"{near['p50']:.2f} / {near['p99']:.2f} ms (without a switch: {none['p50']:.2f} / {none['p99']:.2f} ms)"
+        rows.append((f"{label}, neighbours", text, "switch_latency"))
     return rows
 
 

@@ -1,7 +1,8 @@
 """Extra latency of a switch between resident points, over all ordered pairs.
 
 For each pair (A, B): two frames at A, then one at B; the extra latency is that frame's time less the median time of a
-frame at B that follows frames at B. Three ways to run the engine are compared, each in processes of its own, in turn.
+frame at B that follows frames at B. What the second frame at A takes beyond its own median is what the machine scatters
+by without any switch. Neighbours are next to each other in latency. Three ways to run the engine are compared, each in processes of its own, in turn.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ WAYS = {
     "a pool per session, no spinning": {"global_thread_pool": False, "spinning": False},
     "onnxruntime's defaults": {"global_thread_pool": False, "spinning": True},
 }
+KINDS = {"all": "all pairs", "neighbours": "neighbours", "none": "no switch"}
 STEADY_FRAMES, TURNS_PER_PAIR, ROUNDS = 60, 3, 3
 
 
 def measure(bundle_path: str, options: dict[str, Any]) -> dict[str, Any]:
-    """In a child process: extra latencies of all pairs, and the steady medians, in milliseconds."""
+    """In a child process, milliseconds: extra latencies of all pairs, of neighbours, and of frames without a switch."""
     from edge_runtime import Budget, Bundle, Runtime
     from edge_runtime.backends import BackendOptions, open_backend
     from edge_runtime.sensor_loop import NoSensors
@@ -52,11 +54,15 @@ def measure(bundle_path: str, options: dict[str, Any]) -> dict[str, Any]:
         steady = {n: statistics.median([frame_ms(n) for _ in range(STEADY_FRAMES)][10:]) for n in names}
         pairs = [(a, b) for a in names for b in names if a != b] * TURNS_PER_PAIR
         random.Random(0).shuffle(pairs)
-        extra = []
+        place = {n: i for i, n in enumerate(sorted(names, key=steady.__getitem__))}
+        extra: dict[str, list[float]] = {"all": [], "neighbours": [], "none": []}
         for before, after in pairs:
-            frame_ms(before), frame_ms(before)
-            extra.append(frame_ms(after) - steady[after])
-    return {"steady_ms": steady, "extra_ms": extra}
+            frame_ms(before)
+            extra["none"].append(frame_ms(before) - steady[before])
+            extra["all"].append(frame_ms(after) - steady[after])
+            if abs(place[before] - place[after]) == 1:
+                extra["neighbours"].append(extra["all"][-1])
+    return extra
 
 
 @click.command()
@@ -72,19 +78,24 @@ def main(bundle: Path | None, threads: str, rounds: int, child: str | None) -> N
     if child is not None:
         print(json.dumps(measure(path, json.loads(child))))
         return
-    results: dict[str, Any] = {}
+    results: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for count in (int(t) for t in threads.split(",")):
-        samples: dict[str, list[float]] = {way: [] for way in WAYS}
+        samples: dict[str, dict[str, list[float]]] = {way: {kind: [] for kind in KINDS} for way in WAYS}
         for _ in range(rounds):
             for way, options in WAYS.items():
                 command = [sys.executable, "-m", "benchmarks.switch_latency", "--bundle", path]
                 command += ["--child", json.dumps({"threads": count, **options})]
                 output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                samples[way] += json.loads(output.splitlines()[-1])["extra_ms"]
-        for way, values in samples.items():
-            results[f"{count} threads, {way}"] = percentiles(values)
-            print(f"{count} threads, {way}: extra ms {results[f'{count} threads, {way}']}")
-    save("switch_latency", {"bundle": Path(path).name, "extra_latency_ms": results})
+                for kind, values in json.loads(output.splitlines()[-1]).items():
+                    samples[way][kind] += values
+        for way, kinds in samples.items():
+            for kind, values in kinds.items():
+                results[kind][f"{count} threads, {way}"] = percentiles(values)
+                print(f"{count} threads, {way}, {KINDS[kind]}: extra ms {percentiles(values)}", flush=True)
+    save("switch_latency", {
+        "bundle": Path(path).name, "extra_latency_ms": results["all"], "extra_of_neighbours_ms": results["neighbours"],
+        "extra_without_switch_ms": results["none"],
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

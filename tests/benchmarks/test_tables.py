@@ -42,7 +42,7 @@ def test_the_table_says_where_ours_is_behind() -> None:
 
 
 def test_the_table_shows_live_below_replay_and_the_best_in_bold() -> None:
-    table = simulate_table(["stationary"], ["static", "threshold"], 1, 1, {})
+    table = simulate_table(["stationary"], ["static", "threshold"], range(1), 1, {})
     table["stationary"]["static"]["attainment"] = 0.25  # so that they differ, whatever the machine recorded
     live = {"stationary": {p: {**row, "attainment": 0.125} for p, row in table["stationary"].items()}}
     shown = render(table, live).splitlines()
