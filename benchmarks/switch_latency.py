@@ -2,7 +2,8 @@
 
 For each pair (A, B): two frames at A, then one at B; the extra latency is that frame's time less the median time of a
 frame at B that follows frames at B. What the second frame at A takes beyond its own median is what the machine scatters
-by without any switch. Neighbours are next to each other in latency. Three ways to run the engine are compared, each in processes of its own, in turn.
+by without any switch. Neighbours are next to each other in latency. Three ways to run the engine are compared, each in
+processes of its own, in turn.
 """
 
 from __future__ import annotations
