@@ -114,6 +114,7 @@ def compare_results(
     any_point = student_quantile(1.0 - FALSE_ALARM / len(pairs), freedom)
     change = draws_b - draws_a
     spread = half_width(change)
+    spread = np.maximum(spread, spread.mean())  # of one point, from a dozen rounds: too small as often as too large
     points = tuple(
         _compare_point(pair, _ratio(*blocks), any_point * math.hypot(float(sigma), RUN_SIGMA), fail_over, fail_accuracy)
         for pair, blocks, sigma in zip(pairs, zip(blocks_a, blocks_b, strict=True), spread, strict=True)
