@@ -111,7 +111,7 @@ train-focus: $(VENV)/.ready
 
 focus-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters focus --checkpoint $(OUT)/gfnet-lite0-scenes-20-more/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
-		--precision int8 --out $(FOCUS_BUNDLE) --force
+		--precision int8 --reduce-range --out $(FOCUS_BUNDLE) --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready

@@ -17,6 +17,7 @@ try:
     from converters.delegation import MIN_DELEGATED
     from converters.errors import ConversionError
     from converters.family_command import family_command
+    from converters.focus_checkpoint import focus_checkpoint_from_bundle
     from converters.glance_focus_command import focus_command
     from converters.imagenet_command import imagenet_command
     from converters.int8_graph import QuantSpec
@@ -25,6 +26,7 @@ try:
     from edge_runtime.bundle import Bundle
     from edge_runtime.errors import EdgeRuntimeError
     from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+    from zoo.gfnet_recipe import GlanceRecipe
     from zoo.pictures import DataError, PictureSource
     from zoo.recipe import Recipe, RecipeError
     from zoo.slim_layers import SlimError
@@ -139,10 +141,14 @@ def checkpoint_command(bundle: Path, recipe: str, out: Path, force: bool) -> Non
     """Turn a bundle back into a checkpoint, to build it for another device or to train it on."""
     if out.exists() and not force:
         raise ConversionError(f"{out}: is there already; choose another --out, or give --force")
-    held = checkpoint_from_bundle(Bundle.load(bundle), Recipe.from_file(recipe))
+    opened = Bundle.load(bundle)
+    if opened.manifest.exits is None:
+        held = checkpoint_from_bundle(opened, Recipe.from_file(recipe))
+    else:
+        held = focus_checkpoint_from_bundle(opened, GlanceRecipe.from_file(recipe))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, held)
-    click.echo(f"wrote {out}: {len(held.accuracy)} points")
+    click.echo(f"wrote {out}: {f'{len(held.accuracy)} points' if held.accuracy else 'Glance and Focus'}")
 
 
 def _commit() -> str:
