@@ -25,7 +25,7 @@ from edge_runtime.telemetry import TelemetryFile
 
 TRACES = Path(__file__).resolve().parent / "traces"
 TRACE = TRACES / "demo-scenario.jsonl"
-"""The shipped bundle under apps/demo/scenario.toml, recorded on a 2-core machine that others used too."""
+"""The shipped bundle under apps/demo/scenario.toml with 5 ms a frame, beside busy processes on both of two cores."""
 DECISIONS = TRACES / "demo-scenario.decisions.jsonl"
 PIXELS = np.zeros((24, 24, 3), np.uint8)
 
@@ -117,6 +117,7 @@ FAST_LOOP = {
     "keep_share": 0.0, "first_variance": 0.02, "first_noise": 0.005, "min_drift": 0.0004, "drift_memory": 0.7,
     "noise_rate": 0.05, "jump_sigmas": 3.0, "jump_share": 0.2, "remembered_frames": 32, "prior_frames": 8.0,
     "first_table_variance": 0.005, "persistence_memory": 4.0, "hopeless_below": 0.9,
+    "jump_variance": 0.1, "state_step": 1.2, "calm_sigmas": -100.0, "load_cap_s": 1.0,
 }  # fmt: skip
 """Constants of the fast loop, changed."""
 
