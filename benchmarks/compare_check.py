@@ -98,12 +98,12 @@ def measure(bundle: str, repeats: int, fail_over: float, keep: Path | None = Non
 
     same, planted = [], []
     with tempfile.TemporaryDirectory() as temporary:
-        name = Path(temporary) if keep is None else keep
-        name.mkdir(parents=True, exist_ok=True)
-        before = child(bundle, name / "plain.json", 0.0)
+        folder = Path(temporary) if keep is None else keep
+        folder.mkdir(parents=True, exist_ok=True)
+        before = child(bundle, folder / "plain.json", 0.0)
         for number in range(repeats):
-            slowed = compare_results(before, child(bundle, name / f"slowed-{number}.json", SLOWDOWN), fail_over)
-            after = child(bundle, name / f"plain-{number}.json", 0.0)
+            slowed = compare_results(before, child(bundle, folder / f"slowed-{number}.json", SLOWDOWN), fail_over)
+            after = child(bundle, folder / f"plain-{number}.json", 0.0)
             unchanged = compare_results(before, after, fail_over)
             before = after
             same.append(unchanged)

@@ -26,9 +26,8 @@ from zoo.gfnet_parts import ENTRY, Encoder
 from zoo.gfnet_recipe import GlanceRecipe
 from zoo.slim_layers import SlimBatchNorm
 
-QUANTIZED = re.compile(r"(weight|bias)_quantized$")
-CLASSIFIER = {"cell.": "memory."}
-"""Part of a program's name -> of the network's."""
+FLOAT = re.compile(r"\.(weight|bias)(_[ih]h)?$")
+QUANTIZED = re.compile(r"\.(weight|bias)_quantized$")
 
 
 def focus_checkpoint_from_bundle(bundle: Bundle, recipe: GlanceRecipe) -> Checkpoint:
@@ -55,25 +54,35 @@ def focus_checkpoint_from_bundle(bundle: Bundle, recipe: GlanceRecipe) -> Checkp
     _take_encoder(model.glance, weights["glance"], design.patch)
     _take_encoder(model.focus, weights["focus"], design.patch)
     _take(model.policy, weights["policy"], "the policy")
-    renamed = {_renamed(name): value for name, value in weights["classifier"].items()}
+    renamed = {re.sub(r"^cell\.", "memory.", name): value for name, value in weights["classifier"].items()}
     _take(model.classifier, renamed, "the classifier")
     return Checkpoint(model.state_dict(), recipe.to_dict(), list(bundle.manifest.labels))
 
 
 def stored_weights(content: bytes) -> dict[str, Tensor]:
-    """The float weights of an ONNX program, integers times their scale, by their names in the network."""
+    """The float weights of an ONNX program, integers times their scale, by their names in the network.
+
+    Raises:
+        ConversionError: it is no ONNX program, or integers have no scale.
+    """
     import onnx
+    from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
-    graph = onnx.load_from_string(content).graph
+    try:
+        graph = onnx.load_from_string(content).graph
+    except DecodeError as error:
+        raise ConversionError("a program of the bundle is no ONNX file; make the bundle anew") from error
     arrays = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     found = {}
     for name, array in arrays.items():
-        if name.endswith((".weight", ".bias")) or re.search(r"\.(weight|bias)_[ih]h$", name):
+        if FLOAT.search(name):
             found[name] = array
         elif QUANTIZED.search(name):
             plain = name.removesuffix("_quantized")
-            scale = arrays[f"{plain}_scale" if plain.endswith("weight") else f"{name}_scale"]
+            scale = arrays.get(f"{plain}_scale" if plain.endswith("weight") else f"{name}_scale")
+            if scale is None:
+                raise ConversionError(f"the integers {name!r} of a program have no scale; make the bundle anew")
             found[plain] = array.astype(np.float32) * scale.reshape(-1, *(1,) * (array.ndim - 1))
     return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in found.items()}
 
@@ -82,12 +91,6 @@ def _roles(parts: LookParts) -> dict[str, str]:
     return {
         "glance": parts.glance, "policy": parts.policy, "focus": parts.focus, "classifier": parts.classifiers[0]
     }  # fmt: skip
-
-
-def _renamed(name: str) -> str:
-    for theirs, ours in CLASSIFIER.items():
-        name = re.sub(f"^{re.escape(theirs)}", ours, name)
-    return name
 
 
 @torch.no_grad()
@@ -104,10 +107,11 @@ def _take_encoder(encoder: Encoder, weights: Mapping[str, Tensor], side: int) ->
     pairs = find_norm_pairs(first_output(encoder.materialise(side)), picture)
     shifts = {f"{pair.convolution}.bias": f"{pair.norm}.bias" for pair in pairs}  # "encoder.net.<layer>" both
     shifts = {k.removeprefix("encoder."): v.removeprefix("encoder.") for k, v in shifts.items()}
-    _take(encoder, {shifts.get(name, name): value for name, value in weights.items()}, "an encoder", prefix="net.")
+    _take(encoder, {shifts.get(name, name): value for name, value in weights.items()}, "an encoder")
 
 
-def _take(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str, prefix: str = "") -> None:
+@torch.no_grad()
+def _take(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Copy weights by name; whatever the program has must be in the module."""
     parameters = dict(module.named_parameters())
     wrong = [n for n, v in weights.items() if n not in parameters or parameters[n].shape != v.shape]
@@ -116,7 +120,5 @@ def _take(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str, pre
             f"the bundle's program of {what} does not fit the recipe's design (first: {(wrong or ['no weights'])[0]}); "
             "give the recipe that it was trained by"
         )
-    with torch.no_grad():
-        for name, value in weights.items():
-            assert name.startswith(prefix)
-            parameters[name].copy_(value)
+    for name, value in weights.items():
+        parameters[name].copy_(value)

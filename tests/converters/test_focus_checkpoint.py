@@ -76,6 +76,11 @@ def test_integers_come_back_as_the_values_that_they_stand_for() -> None:
     assert set(found) == {"a.weight", "a.bias", "cell.weight_ih"}
     assert found["a.weight"].tolist() == [[0.5, -1.0], [0.75, 15.75]]
     assert found["a.bias"].tolist() == [1.0, -4.0]
+    del graph.initializer[1]
+    with pytest.raises(ConversionError, match=r"the integers 'a\.weight_quantized' of a program have no scale"):
+        stored_weights(helper.make_model(graph).SerializeToString())
+    with pytest.raises(ConversionError, match="is no ONNX file"):
+        stored_weights(b"not a program")
 
 
 def test_what_does_not_fit_is_refused(source: PictureSource) -> None:
