@@ -71,6 +71,19 @@ def quiet_run(seed: int, slowdown: float = 1.0) -> ProfileResult:
     ])  # fmt: skip
 
 
+def test_a_point_that_seems_steady_by_chance_is_given_the_spread_of_the_others() -> None:
+    def run(seed: int) -> ProfileResult:
+        generator = np.random.default_rng(seed)
+        noise = {name: 0.0 if name == "small" else 0.05 for name in POINTS}
+        return result_of([
+            point_of(name, blocks_of(p50_ms, noise=noise[name], generator=generator)) for name, p50_ms in POINTS.items()
+        ])  # fmt: skip
+
+    steady, *others = compare_results(run(0), run(1)).points
+    widths = [point.ratio_high / point.ratio for point in others]
+    assert steady.ratio_high / steady.ratio > 0.5 * (np.mean(widths) - 1.0) + 1.0
+
+
 def test_noise_that_all_points_share_widens_the_interval_of_their_mean() -> None:
     steady = [list(blocks_of(p50, noise=0.03, generator=np.random.default_rng(1))) for p50 in POINTS.values()]
     shared = list(np.exp(0.1 * np.random.default_rng(2).normal(size=8)))

@@ -17,7 +17,9 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, BundleError
 from edge_runtime.profile_schema import HardwareFact
 from edge_runtime.profiling import loading
+from edge_runtime.profiling.blocks import BlockMeter, Entry
 from edge_runtime.profiling.profiler import Profiler
+from edge_runtime.profiling.result_records import Load, Memory
 from edge_runtime.readings import Readings
 
 
@@ -66,6 +68,27 @@ def test_a_run_starts_one_period_after_the_one_before(bench: Bench, monkeypatch:
     bench.run(replace(QUICK, rounds=1, block_runs=5, period_ms=50.0, points=("w1.00-r032",)))
     last_block = starts[-5:]
     assert np.diff(last_block) == pytest.approx([0.050] * 4)
+
+
+def test_a_block_has_its_own_yardsticks_and_the_run_does_not_hold_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowMemory:
+        def __iadd__(self, other: float) -> SlowMemory:
+            bench.clock.wait_ms(2.0)
+            return self
+
+    meter = BlockMeter(
+        bench.bundle.spec, FakeSensors(), 50.0, bench.clock, lambda s: bench.clock.wait_ms(1000.0 * s)
+    )  # fmt: skip
+    monkeypatch.setattr(meter, "_elsewhere", SlowMemory())
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: bench.clock.wait_ms(5.0))
+    point = bench.bundle.manifest.points[0]
+    entry = Entry(point, "onnxruntime", "fp32", 1, bench.engine.load(point), Load(), Memory())
+    meter.measure(entry, 3)
+    (block,) = entry.blocks
+    assert (block.arithmetic_ms, block.memory_ms) == (pytest.approx(5.0), pytest.approx(2.0))
+    assert block.samples_ms == pytest.approx([point.latency_ms] * 3, rel=1e-4)
 
 
 def test_back_to_back_runs_do_not_wait(bench: Bench) -> None:
