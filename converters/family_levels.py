@@ -14,6 +14,7 @@ from converters.family_int8 import unnamed_nodes_named
 from converters.family_net import FamilyNet, flatten_output, original_input
 from converters.onnx_files import first_line
 from converters.onnx_levels import constants, graph_madds, output_shape, specialise
+from edge_runtime.backends.ort_options import open_session
 from edge_runtime.preprocess import TensorSpec, preprocess
 
 MAX_PARITY_ERROR = 1e-3  # of the largest score; folding constants changes the order of sums, which stays near 1e-5
@@ -111,6 +112,6 @@ def _session(model: onnx.ModelProto, name: str) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        return open_session(onnxruntime, model.SerializeToString(), options)
     except Exception as error:  # onnxruntime raises its own kinds
         raise ConversionError(f"{name}: ONNX Runtime cannot run it: {first_line(error)}") from error

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from converters.errors import ConversionError
 from converters.onnx_files import first_line
+from edge_runtime.backends.ort_options import open_session
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
@@ -49,7 +50,7 @@ def specialise(proto: onnx.ModelProto, size_hw: tuple[int, int], name: str) -> o
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            session = onnxruntime.InferenceSession(fixed.SerializeToString(), options, ["CPUExecutionProvider"])
+            session = open_session(onnxruntime, fixed.SerializeToString(), options, wide_sums=False)
             session.run(None, {"image": np.zeros((1, 3, *size_hw), np.float32)})
             made = onnx.load(path)
         except Exception as error:  # onnxruntime raises its own kinds, all plain
@@ -67,7 +68,7 @@ def output_shape(proto: onnx.ModelProto, size_hw: tuple[int, int], name: str) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(level.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = open_session(onnxruntime, level.SerializeToString(), options)
     return tuple(session.run(None, {"image": np.zeros((1, 3, *size_hw), np.float32)})[0].shape)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends import Backend, BackendOptions, Runner
+from edge_runtime.backends.ort_options import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.early_exit import Array, EarlyExitRunner, LookClock
 from edge_runtime.errors import BackendError
@@ -163,9 +164,7 @@ def _open_ort(bundle: Bundle, program: Program, options: BackendOptions) -> Call
         settings.inter_op_num_threads = 1
     where = f"{bundle.root}: {program.file!r}"
     try:
-        session: Any = onnxruntime.InferenceSession(
-            bundle.content(program.file), settings, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(onnxruntime, bundle.content(program.file), settings)
         names = [entry.name for entry in session.get_inputs()]
     except Exception as error:
         raise BackendError(f"{where}: ONNX Runtime {onnxruntime.__version__} refuses it: {error}") from error

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.backends import BackendOptions
+from edge_runtime.backends.ort_options import open_session
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import BackendError, missing_package
 from edge_runtime.freed_memory import give_back
@@ -113,7 +114,7 @@ class OrtBackend:
         tensors = {} if program.tensors is None else self._tensors(program, point)
         options = self._session_options(point, tensors)
         try:
-            session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            session = open_session(self._ort, graph, options)
             return OrtRunner(session, program, point, self._classes)
         except Exception as error:
             raise BackendError(
