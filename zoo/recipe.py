@@ -75,6 +75,8 @@ class Recipe:
     """The subnets learn the softmax of the starting network, with its trained head, not of the current full net."""
     full_every: int = 1
     """The full net takes part in one step of so many; in the others each subnet learns from the labels."""
+    distillation: bool = True
+    """In a step of the full net the other subnets learn its answers; false: the labels, in every step."""
     quantization_aware_epochs: int = 0
     """So many last epochs compute with weights and activations rounded as int8 rounds them."""
     quantization_largest: int = 127
@@ -114,6 +116,8 @@ class Recipe:
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
         _check(not self.init_teacher or bool(self.init), "init_teacher", self.init_teacher, "false without init")
         _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
+        teaches = self.distillation or not (self.init_teacher or self.ema_teacher)
+        _check(teaches, "distillation", False, "true with init_teacher and ema_teacher")
         _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
         _check(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
 

@@ -312,7 +312,7 @@ class _Run:
             accumulate = accumulate_labelled_gradients
             if recipe.method == "multiresolution":
                 accumulate = accumulate_multi_resolution_gradients
-            elif self._is_full_step():
+            elif self._is_full_step() and recipe.distillation:
                 accumulate = partial(accumulate_gradients, teacher=self.teacher)
             loss, logits = accumulate(
                 self.model, pictures_at, labels, subnets, label_smoothing=recipe.label_smoothing,

@@ -14,6 +14,7 @@ import zoo
 from zoo.channel_sorting import channel_groups, channel_importance, sort_channels
 from zoo.checkpoint import load_checkpoint
 from zoo.initial import adapt_statistics, fit_head, initial_network
+from zoo.mutual import accumulate_labelled_gradients
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv, SlimError, SlimLinear
@@ -233,3 +234,26 @@ def test_a_run_from_weights_teaches_by_the_start_and_resumes_without_it(
     untaught = load_checkpoint(train(changed, source, tmp_path / "untaught"))
     assert not torch.equal(untaught.model["stem.0.weight"], whole.model["stem.0.weight"])
     assert {"temperature", "unsure_below", "ece", "unsure_known"} <= set(whole.accuracy[0])
+
+
+def test_without_distillation_the_subnets_learn_the_labels_also_in_a_step_of_the_full_net(
+    source: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a step was taught")
+
+    monkeypatch.setattr("zoo.train.accumulate_gradients", forbidden)
+    drawn_subnets: list[int] = []
+    labelled = accumulate_labelled_gradients
+
+    def note(*arguments: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        drawn_subnets.append(len(arguments[3]))
+        return labelled(*arguments, **more)
+
+    monkeypatch.setattr("zoo.train.accumulate_labelled_gradients", note)
+    train(Recipe(**BASE, full_every=2, distillation=False), source, tmp_path / "run")
+    assert set(drawn_subnets) == {max(drawn_subnets), max(drawn_subnets) - 1}  # with the full net in every second step
+    with pytest.raises(AssertionError, match="taught"):
+        train(Recipe(**BASE, full_every=2), source, tmp_path / "taught")
+    with pytest.raises(RecipeError, match="distillation is False, expected true with init_teacher and ema_teacher"):
+        Recipe(ema_teacher=0.9, distillation=False)
