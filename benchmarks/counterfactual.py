@@ -64,7 +64,12 @@ def rebuild(
     wake_ms = _wake(rows, frame_count, phase_of)
     for index, late_ms in slept_through.items():
         wake_ms[index] = min(late_ms, NEVER_MS)
-    return Trace(name, fps, points, latency_ms, beside_ms, wake_ms, ((0.0, Budget(1000.0 / fps)),))
+    crowding = None
+    if all(row.crowding is not None for row in rows):
+        crowding = np.array([row.crowding for row in rows], np.float32)[known]
+    return Trace(
+        name, fps, points, latency_ms, beside_ms, wake_ms, ((0.0, Budget(1000.0 / fps)),), crowding=crowding
+    )  # fmt: skip
 
 
 def estimated_over_measured(trace: Trace, rows: Sequence[FrameRow]) -> dict[str, float]:

@@ -20,6 +20,8 @@ from edge_runtime.frame import Frame
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.pattern_source import pattern_picture
 from edge_runtime.runtime import Runtime
+from edge_runtime.sensing.run_queue import RunQueue
+from edge_runtime.sensors import SYSTEM_ROOT
 
 PICTURES = 8
 QUIET_RUNS, QUIET_WARM_UP = 25, 3
@@ -52,6 +54,8 @@ class FrameRow:
     switched: bool
     expected: float | None = None
     """Probability of being on time that the policy expected."""
+    crowding: float | None = None
+    """Tasks that wanted a core as the frame began, for each core."""
 
 
 class MeteredRunner:
@@ -197,15 +201,17 @@ def drive(
             for example to pin a point.
     """
     rows: list[FrameRow] = []
+    run_queue = RunQueue(SYSTEM_ROOT)
     for frame in camera.frames():
         if before_frame is not None:
             before_frame(len(rows), frame.index / camera.fps)
+        crowding = run_queue.crowding(threads=1)
         result = runtime.infer(frame, live=True, dropped=camera.dropped)
         beside_ms = max(0.0, result.latency_ms - camera.age_ms - result.run_ms)
         row = FrameRow(
             frame.index, result.decision.point, camera.age_ms, camera.idle, beside_ms, result.run_ms, meter.cpu_ms,
             meter.interruptions, result.latency_ms, result.on_time, result.decision.switched,
-            result.decision.on_time_share,
+            result.decision.on_time_share, crowding,
         )  # fmt: skip
         rows.append(row)
     return rows

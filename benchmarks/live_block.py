@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.contention import LOADS, Contention
 from benchmarks.counterfactual import rebuild
 from benchmarks.frame_loop import CameraClock, FrameRow, Meter, drive
+from benchmarks.policy_runs import UNCOUNTED, UncountedController
 from benchmarks.record_contention import LEAD_IN_S, marks, phases
 from benchmarks.scores import Scores, score
 from benchmarks.simulator import RunLog, simulate_oracle
@@ -85,11 +86,12 @@ def _play(
 ) -> tuple[list[FrameRow], list[tuple[float, float]]]:
     """The block itself: the answered frames, and the load's changes."""
     profile = match_profile(read_machine_facts())[0]
+    limits = DeviceLimits.from_profile(profile)
     with (
         Runtime(
-            setup.bundle, setup.meter, setup.points, budget=budget_at(0.0), policy=_maker(block.policy, best_point),
-            sensors=TrustedSensors(DeviceSensors(count_children=False), profile),
-            limits=DeviceLimits.from_profile(profile),
+            setup.bundle, setup.meter, setup.points, budget=budget_at(0.0),
+            policy=_maker(block.policy, best_point, limits),
+            sensors=TrustedSensors(DeviceSensors(count_children=False), profile), limits=limits,
         ) as runtime,
         Contention(LOADS[block.load], setup.length_s, block.seed) as contention,
     ):  # fmt: skip
@@ -105,8 +107,10 @@ def _play(
         return drive(runtime, setup.meter, camera, set_budget), contention.levels
 
 
-def _maker(policy: str, best_point: str) -> str | PolicyMaker:
+def _maker(policy: str, best_point: str, limits: DeviceLimits) -> str | PolicyMaker:
     """What Runtime takes: a name, or a function where the policy needs to be told something."""
+    if policy == UNCOUNTED:
+        return lambda ladder: UncountedController(ladder, limits=limits)
     if policy == "best-static":
         return lambda ladder: make_policy(policy, ladder, point=best_point)
     return policy

@@ -12,6 +12,7 @@ from benchmarks.simulator import RunLog, World, ladder_of, simulate, simulate_or
 from benchmarks.thermal_board import Ambient, Board, ThermalWorld, best_capped_oracle
 from benchmarks.traces import TraceWorld, recorded_traces
 from benchmarks.traces_generated import KINDS, generate
+from edge_runtime.controller import Controller
 from edge_runtime.controller_bands import DeviceLimits
 from edge_runtime.controller_settings import ControllerSettings
 from edge_runtime.device_profile import load_profile
@@ -20,10 +21,21 @@ from edge_runtime.policies import POLICIES, LadderPoint, Policy, make_policy
 THERMAL = "thermal ramp"
 THERMAL_LENGTH_S = 240.0
 REFERENCES = ("best of each second", "oracle")
-BLIND = tuple(name for name in POLICIES if name != "oracle")
+UNCOUNTED = "uncounted"
+"""Ours on a machine that does not count the tasks that want a core."""
+BLIND = ("ours", UNCOUNTED, *(name for name in POLICIES if name not in ("ours", "oracle")))
 """Policies that do not see the truth; best-static is told by a sweep which single point would have been best."""
 MACHINE_PROFILE, BOARD_PROFILE = "laptop-x86", "raspberry-pi-5"
 """Whose bands our controller gets: of the machine that was recorded, and of the board that is simulated."""
+
+
+class UncountedController(Controller):
+    """Ours, deaf to the count."""
+
+    name = UNCOUNTED
+
+    def take_crowding(self, crowding: float | None) -> None:
+        """Forget it."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +83,22 @@ def run_policies(
         if name == "best-static":
             runs.append(best_static(make, seed, switch_ms))
             continue
-        policy = our_policy(ladder, world, settings) if name == "ours" else make_policy(name, ladder)
+        ours = name in ("ours", UNCOUNTED)
+        policy = our_policy(ladder, world, settings, name) if ours else make_policy(name, ladder)
         runs.append(simulate(make(), policy, switch_ms))
     if isinstance(world, ThermalWorld):
         return runs, best_capped_oracle(make, switch_ms)
     return runs, simulate_oracle(make(), switch_ms)
 
 
-def our_policy(ladder: Sequence[LadderPoint], world: World, settings: dict[str, Any] | None = None) -> Policy:
-    """Our controller with the bands of the device that the world stands for."""
+def our_policy(
+    ladder: Sequence[LadderPoint], world: World, settings: dict[str, Any] | None = None, name: str = "ours"
+) -> Policy:
+    """Our controller, or the uncounted one, with the bands of the device that the world stands for."""
     profile = BOARD_PROFILE if isinstance(world, ThermalWorld) else MACHINE_PROFILE
     constants = ControllerSettings(**settings) if settings else None
-    return make_policy("ours", ladder, constants, limits=DeviceLimits.from_profile(load_profile(profile)))
+    kind = UncountedController if name == UNCOUNTED else Controller
+    return kind(ladder, constants, DeviceLimits.from_profile(load_profile(profile)))
 
 
 def best_static(make: Callable[[], World], seed: int, switch_ms: float) -> RunLog:

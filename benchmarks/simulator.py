@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -139,6 +139,7 @@ class _Run:
         self._accuracy = [p.accuracy for p in world.points]
         self._truth: FrameTruth | None = None
         self.clairvoyant: Policy | None = None
+        self._take_crowding: Callable[[float | None], None] | None = None
         self._point = np.full(world.frames, -1, np.int16)
         self._latency_ms = np.full(world.frames, np.nan, np.float32)
         self._score = np.zeros(world.frames, np.float32)
@@ -159,6 +160,7 @@ class _Run:
     def play(self, policy: Policy) -> RunLog:
         """All frames, in order."""
         world, period_s = self._world, 1.0 / self._world.fps
+        self._take_crowding = getattr(policy, "take_crowding", None)
         free_s, index = 0.0, 0
         while index < world.frames:
             newest = min(int(free_s * world.fps + ROUNDING_MS), world.frames - 1)
@@ -182,6 +184,8 @@ class _Run:
         resident = truth.resident
         if policy is self.clairvoyant and _must_save(truth):
             resident = frozenset((self._world.points[self._cheapest(truth)].name,))
+        if self._take_crowding is not None:
+            self._take_crowding(truth.crowding)
         decision = policy.choose(start_s, truth.budget, truth.readings, resident, age_ms + beside_ms)
         if decision.on_time_share is not None:
             self._expected[index] = decision.on_time_share

@@ -48,6 +48,8 @@ class FrameTruth:
     budget: Budget
     readings: Readings
     resident: frozenset[str]
+    crowding: float | None = None
+    """Tasks that want a core as the frame begins, for each core; None where nobody counts."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Trace:
     """(from seconds on, what the sensors say)."""
     resident: tuple[tuple[float, frozenset[str]], ...] = ()
     """(from seconds on, names of the points in memory); empty: all, always."""
+    crowding: Array | None = None
+    """(frames,): tasks that want a core, for each core, when an idle runtime begins the frame."""
     marks: tuple[tuple[float, str], ...] = ()
     """Moments for the scores: (seconds, "load on" or "load off")."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +116,7 @@ class TraceWorld:
         self.points, self.marks = trace.points, trace.marks
         self._latency_ms = trace.latency_ms.tolist()
         self._beside_ms, self._wake_ms = trace.beside_ms.tolist(), trace.wake_ms.tolist()
+        self._crowding = None if trace.crowding is None else trace.crowding.tolist()
         everything = frozenset(p.name for p in trace.points)
         self._budgets = _Schedule(trace.budgets)
         self._readings = _Schedule(trace.readings)
@@ -122,6 +127,7 @@ class TraceWorld:
         return FrameTruth(
             self._latency_ms[index], self._beside_ms[index], self._wake_ms[index], self._budgets.at(now_s),
             self._readings.at(now_s), self._resident.at(now_s),
+            None if self._crowding is None else self._crowding[index],
         )  # fmt: skip
 
     def spend(self, start_s: float, finish_s: float, busy_ms: float) -> None:
@@ -153,6 +159,7 @@ def save_trace(path: Path, trace: Trace) -> None:
             stream, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
             latency_ms=trace.latency_ms.astype(np.float16), beside_ms=trace.beside_ms.astype(np.float16),
             wake_ms=trace.wake_ms.astype(np.float16),
+            **({} if trace.crowding is None else {"crowding": trace.crowding.astype(np.float16)}),
         )  # fmt: skip
 
 
@@ -163,10 +170,11 @@ def load_trace(path: Path) -> Trace:
         latency_ms, beside_ms, wake_ms = (
             arrays[name].astype(np.float32) for name in ("latency_ms", "beside_ms", "wake_ms")
         )
+        crowding = arrays["crowding"].astype(np.float32) if "crowding" in arrays else None
     return Trace(
         about["name"], about["fps"], tuple(TracePoint(*values) for values in about["points"]),
         latency_ms, beside_ms, wake_ms, tuple((at_s, Budget(limit_ms)) for at_s, limit_ms in about["deadlines_ms"]),
-        marks=tuple((at_s, what) for at_s, what in about["marks"]), facts=about["facts"],
+        crowding=crowding, marks=tuple((at_s, what) for at_s, what in about["marks"]), facts=about["facts"],
     )  # fmt: skip
 
 

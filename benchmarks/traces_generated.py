@@ -26,6 +26,11 @@ from edge_runtime.readings import Readings
 POINT_JITTER = 0.01
 """Deviation of the log of one point's CPU time from what the frame does to all of them."""
 FULL_MHZ = 2400.0
+RUN_SHARE, RUN_PARTS = 0.55, 8
+"""The costliest point runs for this share of a period: benchmarks/closed_loop.py, TOP_SHARE_OF_PERIOD."""
+SIMULATED_CORES = 2
+PASSING_TASKS = 0.03
+"""Share of frames that begin while one more task happens to run; 2 to 3 % were counted on a machine at rest."""
 QUIET_FRAMES = 2000
 """So many frames of the quiet machine tell the deadline at which the most accurate point just fits."""
 
@@ -146,15 +151,31 @@ def from_script(
     points, noise = points or recorded_points(), noise or load_noise()
     draw = np.random.default_rng([seed, *name.encode()])
     at_s = np.arange(round(length_s * fps)) / fps
-    level = np.array([script.level(float(t)) for t in at_s])
+    level, begins = _levels(script, at_s, fps)
     speed = np.array([script.speed(float(t)) for t in at_s])
     trace = _frames(name, fps, points, level, speed, noise, draw)
+    crowding = _crowding(begins, np.random.default_rng([seed, 1, *name.encode()]))
     calm = np.zeros(QUIET_FRAMES)
     quiet = _frames(name, fps, points, calm, calm + 1.0, noise, np.random.default_rng([seed, 0]))
     return replace(
         trace, budgets=_budgets(script, quiet.fitting_deadline_ms(), length_s), readings=_readings(script, length_s),
-        resident=_residents(script, points, length_s), marks=script.marks, facts={"seed": seed},
+        resident=_residents(script, points, length_s), crowding=crowding, marks=script.marks, facts={"seed": seed},
     )  # fmt: skip
+
+
+def _levels(script: Script, at_s: Array, fps: float) -> tuple[Array, Array]:
+    """The level over each frame's run and at its beginning: a load may come or go while the engine works."""
+    within = np.linspace(0.0, RUN_SHARE / fps, RUN_PARTS, endpoint=False)
+    levels = np.array([[script.level(float(t + d)) for d in within] for t in at_s])
+    return levels.mean(axis=1), levels[:, 0]
+
+
+def _crowding(level: Array, draw: np.random.Generator) -> Array:
+    """Tasks for each of two cores as a frame begins: our own, one of others for each core while they work, and now and
+    then one more that only passes by."""
+    others = (draw.uniform(size=len(level)) < level) * SIMULATED_CORES
+    passing = draw.uniform(size=len(level)) < PASSING_TASKS
+    return ((1.0 + others + passing) / SIMULATED_CORES).astype(np.float32)
 
 
 def _frames(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from edge_runtime.budget import Budget
 from edge_runtime.controller_bands import DeviceLimits
+from edge_runtime.controller_crowding import Crowding
 from edge_runtime.controller_damping import Damping
 from edge_runtime.controller_filter import SlowdownFilter
 from edge_runtime.controller_foresight import LoadForesight
@@ -53,7 +54,8 @@ class Controller:
     ) -> None:
         self.settings = settings or ControllerSettings()
         self.limits = limits or DeviceLimits()
-        self.filter = SlowdownFilter(self.settings)
+        self.crowding = Crowding(self.settings)
+        self.filter = self.crowding.filter
         self.table = QueryTable(ladder, self.settings)
         self.slow = SlowLoop(self.limits, self.settings)
         self.pinned: str | None = None
@@ -84,6 +86,13 @@ class Controller:
     def current(self) -> int | None:
         """Index of the point of the last decision."""
         return self._current
+
+    def take_crowding(self, crowding: float | None) -> None:
+        """Take in how many tasks want a core, for each core, as the next frame begins; None is unknown."""
+        before = self.filter
+        self.filter = self.crowding.take(crowding)
+        if self.filter is not before:
+            self._late_index = self._before_alarm = None
 
     def choose(
         self, now_s: float, budget: Budget, readings: Readings, resident: Collection[str], age_ms: float = 0.0
@@ -167,7 +176,7 @@ class Controller:
         name = old.points[current].name
         self._current = self.table.index.get(name)
         if self._current is not None and self.filter.frames:
-            self.filter.rescale(old.cost_ms[current] / self.table.cost_ms[self._current])
+            self.crowding.rescale(old.cost_ms[current] / self.table.cost_ms[self._current])
 
     def _select(self, now_s: float, budget: Budget, readings: Readings, resident: Collection[str]) -> Selection:
         """The usable points; worked out anew only when something that decides about them has changed."""
@@ -175,7 +184,8 @@ class Controller:
         if readings is not self._readings and readings != self._readings:
             before = slow.cap_share, slow.reason, slow.memory_limit_bytes
             slow.take_readings(now_s, readings, budget)
-            self._foresight.take_load(slow.foreign_load, self.filter)
+            if not self.crowding.known:
+                self._foresight.take_load(slow.foreign_load, self.filter)
             if before != (slow.cap_share, slow.reason, slow.memory_limit_bytes):
                 selection = None
         self._readings = readings
@@ -306,7 +316,7 @@ class Controller:
         accident = before is not None and self.filter.alarm is None
         if not self._worth_it(index, current, time_ms, self.settings.step_up_share):
             return current, "hold: gain is small"
-        if not self._damping.may_step_up(now_s, at_once=longer or accident):
+        if not self._damping.may_step_up(now_s, at_once=longer or accident or self.crowding.eased):
             return current, "hold: dwell"
         self._damping.stepped_up(now_s)
         if accident:

@@ -98,6 +98,13 @@ class SlowdownFilter:
             self.variance = min(self.variance + 0.25 * rise * rise, 1.0)
             self.mean = slowdown
 
+    def begin_after(self, last: SlowdownFilter, factor: float) -> None:
+        """Begin with what another filter knows, and `factor` times its mean."""
+        settings = self._settings
+        self.mean = min(max(last.mean * factor, settings.min_slowdown), settings.max_slowdown)
+        self.variance, self.drift = last.variance, last.drift
+        self._memory.noise_ms2, self._memory.level = last._memory.noise_ms2, self.mean
+
     def rescale(self, factor: float) -> None:
         """Tabled latencies were divided by `factor`: keep what is expected of the current point."""
         settings = self._settings

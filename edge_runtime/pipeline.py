@@ -38,6 +38,8 @@ class Choice:
     readings: Readings
     resident: frozenset[str]
     age_ms: float
+    crowding: float | None = None
+    """Tasks that wanted a core as the frame began, for each core."""
 
 
 class Pipeline:
@@ -46,17 +48,21 @@ class Pipeline:
     Args:
         look_where_found: a network that looks several times cuts a frame's first patch where the frame before found its
             answer (docs/glance-and-focus.md); for video.
+        crowding: tells before each frame how many tasks want a core, for each core; None is unknown. Policies that have
+            a method `take_crowding` hear of it.
     """
 
     def __init__(
         self, bundle: Bundle, resident: ResidentSet, policy: Policy, clock: Callable[[], float] = time.monotonic,
-        *, look_where_found: bool = False,
+        *, look_where_found: bool = False, crowding: Callable[[], float | None] = lambda: None,
     ) -> None:  # fmt: skip
         self.bundle, self.resident, self.policy, self._clock = bundle, resident, policy, clock
         self.choice: Choice | None = None
         """Of the last frame, also when it failed afterwards."""
         self.observed_ms = 0.0
         """What the policy learned from the last answered frame."""
+        self._crowding = crowding
+        self._take_crowding: Callable[[float | None], None] | None = getattr(policy, "take_crowding", None)
         self._points = {p.name: p for p in bundle.manifest.points}
         self._overhead = Overhead()
         self._look_where_found = look_where_found
@@ -90,7 +96,11 @@ class Pipeline:
         hints, self._found = self._found, {}  # a frame that fails, or is another network's, leaves none
         begin_s = min(frame.captured_s, started_s) if live else started_s
         waited_ms = (started_s - begin_s) * 1000.0
-        choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead.mean_ms)
+        crowding = None
+        if self._take_crowding is not None:
+            crowding = self._crowding()
+            self._take_crowding(crowding)
+        choice = Choice(started_s, budget, readings, self.resident.names, waited_ms + self._overhead.mean_ms, crowding)
         self.choice = choice
         decision = self.policy.choose(started_s, budget, readings, choice.resident, choice.age_ms)
         point, runner = self._points[decision.point], self.resident.runner(decision.point)

@@ -45,6 +45,8 @@ class RecordedFrame:
     latency_ms: float | None
     point_latency_ms: dict[str, float] = field(default_factory=dict)
     """What each point would have taken, where the record knows it."""
+    crowding: float | None = None
+    """Tasks that wanted a core as the frame began, for each core."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class _Reader:
             point_latency_ms=read_value(
                 dict[str, float], record.get("point_latency_ms") or {}, f"{where}: point_latency_ms"
             ),
+            crowding=read_value(float | None, record.get("crowding"), f"{where}: crowding"),
         )
 
     def _old_frames(self) -> list[RecordedFrame]:

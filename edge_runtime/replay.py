@@ -154,6 +154,7 @@ def _recorded_policy(trace: RecordedTrace, policy: str, settings: ControllerSett
 def _play(trace: RecordedTrace, policy: Policy, clairvoyant: _Clairvoyant | None = None) -> list[Replayed]:
     """All frames in order, in the order of operations of the pipeline."""
     ladder, replayed = trace.frames[0].ladder, []
+    take_crowding = getattr(policy, "take_crowding", None)
     for frame in trace.frames:
         if frame.ladder is not ladder:
             ladder = frame.ladder
@@ -161,6 +162,8 @@ def _play(trace: RecordedTrace, policy: Policy, clairvoyant: _Clairvoyant | None
         policy.pinned = frame.pinned
         if clairvoyant is not None:
             clairvoyant.frame = frame
+        if take_crowding is not None:
+            take_crowding(frame.crowding)
         decision = policy.choose(frame.now_s, frame.budget, frame.readings, frame.resident, frame.age_ms)
         run_ms = _run_ms(frame, decision.point)
         observed_ms = frame.observed_ms if decision.point == frame.decision.point else run_ms

@@ -55,12 +55,16 @@ class RunRecorder:
         self._changes(choice)
         record = frame_record(result, choice.readings)
         record["now_s"], record["age_ms"], record["observed_ms"] = choice.now_s, choice.age_ms, observed_ms
+        record["crowding"] = choice.crowding
         self._file.write(record)
 
     def failed(self, index: int, choice: Choice) -> None:
         """A frame for which a point was chosen and that the engine did not answer."""
         self._changes(choice)
-        self._file.write({"event": "failed", "index": index, "now_s": choice.now_s, "age_ms": choice.age_ms})
+        self._file.write({
+            "event": "failed", "index": index, "now_s": choice.now_s, "age_ms": choice.age_ms,
+            "crowding": choice.crowding,
+        })  # fmt: skip
 
     def end(self, frames: int) -> None:
         """The last line."""

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -36,7 +37,7 @@ from edge_runtime.runtime_defaults import (
     device_sensors,
     engine_options,
 )
-from edge_runtime.sensor_loop import SensorLoop, Sensors
+from edge_runtime.sensor_loop import SensorLoop, Sensors, crowding_of
 from edge_runtime.telemetry import TelemetryFile
 from edge_runtime.wanted_point import wanted_point
 
@@ -88,6 +89,7 @@ class Runtime:
         resident: int | str = "default",
         allowed_bytes: int | None = None,
         look_where_found: bool = False,
+        threads: int = 1,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
@@ -105,7 +107,10 @@ class Runtime:
         except BaseException:
             self._resident.close()
             raise
-        self._pipeline = Pipeline(bundle, self._resident, self._policy, clock, look_where_found=look_where_found)
+        self._pipeline = Pipeline(
+            bundle, self._resident, self._policy, clock, look_where_found=look_where_found,
+            crowding=partial(crowding_of(sensors), threads),
+        )  # fmt: skip
         self._pipeline.warm()
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
         self._recorder = None if telemetry is None else RunRecorder(telemetry, self._policy)
@@ -175,7 +180,7 @@ class Runtime:
                 opened, engine, points, budget=budget or Budget(), telemetry=record, policy=policy, resident=resident,
                 sensors=device_sensors(device) if sensors is None else sensors, sensor_period_s=device.sensor_period_s,
                 limits=DeviceLimits.from_profile(device), query_table=table, allowed_bytes=device.memory_limit_bytes,
-                look_where_found=look_where_found,
+                look_where_found=look_where_found, threads=options.threads,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:

@@ -20,6 +20,12 @@ class Sensors(Protocol):
         """All readings now; unknown ones are None. Does not raise."""
 
 
+def crowding_of(sensors: Sensors) -> Callable[[int], float | None]:
+    """How the sensors tell the crowding of the cores before each frame; sensors that cannot never know it."""
+    found: Callable[[int], float | None] | None = getattr(sensors, "crowding", None)
+    return (lambda threads: None) if found is None else found
+
+
 class NoSensors:
     """Knows nothing."""
 
@@ -37,6 +43,10 @@ class TrustedSensors:
     def read(self, now_s: float) -> Readings:
         """The trusted readings."""
         return self._profile.trusted(self._inner.read(now_s))
+
+    def crowding(self, threads: int) -> float | None:
+        """Of the inner sensors, where the profile trusts their load."""
+        return crowding_of(self._inner)(threads) if "foreign_load" in self._profile.sensors else None
 
 
 class SensorLoop:

@@ -21,6 +21,7 @@ from edge_runtime.sensing.memory import Memory
 from edge_runtime.sensing.power import BoardPower, ProcessorPower
 from edge_runtime.sensing.pressure import Pressure
 from edge_runtime.sensing.psutil_fallback import PsutilBattery, PsutilCpuLoad, PsutilMemory
+from edge_runtime.sensing.run_queue import RunQueue
 from edge_runtime.sensing.small_files import first_existing
 from edge_runtime.sensing.thermal import Temperature, Throttling
 
@@ -56,6 +57,7 @@ class DeviceSensors:
         self._processor_power = ProcessorPower(root)
         self._memory_pressure = Pressure(root, "memory")
         self._cpu_pressure = Pressure(root, "cpu")
+        self._run_queue = RunQueue(root)
         self._load: CpuLoad | PsutilCpuLoad = CpuLoad(root, count_children)
         self._memory: Memory | PsutilMemory = Memory(root)
         self._battery: Battery | PsutilBattery = Battery(root)
@@ -96,6 +98,14 @@ class DeviceSensors:
             if getattr(readings, name) not in (None, ()):
                 sources[name] = source
         return readings
+
+    def crowding(self, threads: int) -> float | None:
+        """Tasks that want a core now, for each core; None is unknown. May be asked beside `read`, by another thread.
+
+        Args:
+            threads: how many the engine will use.
+        """
+        return self._run_queue.crowding(threads)
 
     def _ask_psutil(self, psutil: Any) -> None:
         if psutil is not None:

@@ -14,7 +14,8 @@ from edge_runtime.errors import SinkError
 from edge_runtime.readings import Readings
 from edge_runtime.result import Result
 
-TELEMETRY_SCHEMA = 2
+TELEMETRY_SCHEMA = 3
+"""2 has no `crowding`; all else is equal, and it replays to the same decisions."""
 FLUSH_EVERY_S = 1.0
 
 

@@ -85,7 +85,7 @@ def test_jobs_in_other_processes_come_back_with_their_answers() -> None:
 def test_a_live_run_that_is_too_short_says_how_long_it_must_be() -> None:
     result = CliRunner().invoke(closed_loop, ["--minutes", "0.5", "--loads", "step", "--rates", "30", "--dry"])
     assert result.exit_code == 2
-    assert "7 blocks need at least --minutes 1" in result.output
+    assert "8 blocks need at least --minutes 2" in result.output
 
 
 def test_an_unknown_trace_is_refused_with_the_known_ones() -> None:

@@ -38,10 +38,13 @@ class SimulatedDevice:
         self.budget, self.readings = Budget(deadline_ms), COOL
         self.resident: frozenset[str] = frozenset(self.true_ms)
         self.slowdown, self.now_s, self.age_ms = 1.0, 0.0, 0.0
+        self.crowding: float | None = None
         self.late = 0
 
     def frame(self) -> Decision:
         """One frame."""
+        if hasattr(self.policy, "take_crowding"):
+            self.policy.take_crowding(self.crowding)
         decision: Decision = self.policy.choose(self.now_s, self.budget, self.readings, self.resident, self.age_ms)
         run_ms = self.true_ms[decision.point] * self.slowdown
         self.late += run_ms + self.age_ms > self.budget.deadline_ms

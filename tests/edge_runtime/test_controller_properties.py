@@ -40,10 +40,11 @@ BANDS = DeviceLimits(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(NUMBERS, BUDGETS, GARBAGE, RESIDENT, NUMBERS, NUMBERS), min_size=1, max_size=12))
+@given(st.lists(st.tuples(NUMBERS, BUDGETS, GARBAGE, RESIDENT, NUMBERS, NUMBERS, MAYBE), min_size=1, max_size=12))
 def test_every_finite_input_gives_a_finite_decision_at_a_resident_point(frames: list[tuple]) -> None:
     controller = Controller(HEAVY, limits=BANDS)
-    for now_s, budget, readings, resident, age_ms, run_ms in frames:
+    for now_s, budget, readings, resident, age_ms, run_ms, crowding in frames:
+        controller.take_crowding(crowding)
         decision = controller.choose(now_s, budget, readings, resident, age_ms)
         assert decision.point in resident
         assert math.isfinite(decision.predicted_ms)

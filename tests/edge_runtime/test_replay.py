@@ -51,8 +51,16 @@ class ScriptedSensors:
 
     readings = Readings(taken_s=1.0, temperature_c=50.0)
 
+    def __init__(self) -> None:
+        self._asked = 0
+
     def read(self, now_s: float) -> Readings:
         return self.readings
+
+    def crowding(self, threads: int) -> float | None:
+        """Free, full and unknown in turn, a few frames each."""
+        self._asked += 1
+        return (0.5, 1.5, None, 2.5)[self._asked // 7 % 4]
 
 
 @pytest.fixture
@@ -243,7 +251,7 @@ def test_a_record_of_schema_1_serves_for_what_if_only(tmp_path: Path) -> None:
         ("nonsense\n", "line 1 is not JSON"),
         ("[1]\n", "line 1 is no object"),
         ('{"event":"frame"}\n', "does not begin with a start line"),
-        ('{"event":"start","schema_version":99}\n', "telemetry schema is 99, this version reads 1 to 2; update"),
+        ('{"event":"start","schema_version":99}\n', "telemetry schema is 99, this version reads 1 to 3; update"),
         ('{"event":"start","schema_version":true}\n', "telemetry schema is True"),
         ('{"event":"start","schema_version":2}\n', "holds no frame"),
         ('{"event":"start","schema_version":2}\n{"event":"frame","point":"p"}\n', "point 'p' is not in the table"),

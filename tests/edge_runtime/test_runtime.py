@@ -223,7 +223,7 @@ def test_telemetry_has_a_start_a_line_per_frame_and_an_end(make: Maker, tmp_path
     runtime.close()
     start, *lines, end = (json.loads(line) for line in path.read_text().splitlines())
     frames = [line for line in lines if line["event"] == "frame"]
-    assert (start["event"], start["schema_version"], start["bundle"], start["backend"]) == ("start", 2, "tiny", "fake")
+    assert (start["event"], start["schema_version"], start["bundle"], start["backend"]) == ("start", 3, "tiny", "fake")
     assert start["policy"] == "ours"
     assert [p["name"] for p in start["points"]] == [p.name for p in runtime.points]
     assert [line["event"] for line in lines] == ["table", "budget", "readings", "resident", "frame", "pin", "frame"]
