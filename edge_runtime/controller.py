@@ -132,6 +132,7 @@ class Controller:
         index, table = self.table.index[point], self.table
         cost_ms, variance = table.cost_ms[index], table.variance[index]
         alarm, late_index = self.filter.alarm, self._late_index
+        self.crowding.judge(run_ms / cost_ms)
         innovation = self.filter.observe(run_ms / cost_ms, cost_ms, variance)
         self._late_index = index if self.filter.alarm is not None else None
         if innovation is None:

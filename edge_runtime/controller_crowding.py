@@ -12,6 +12,9 @@ from edge_runtime.controller_settings import ControllerSettings
 UNKNOWN = -1
 FREE, FULL, OVERFULL = range(3)
 """A core for every task; up to two tasks for each core; more."""
+DOUBT = 3.0
+"""Rises are doubted while more than so many passed by for each one that slowed a frame down: a late frame costs about
+so many times what a needless step down does."""
 
 
 def degree_of(crowding: float | None) -> int:
@@ -26,6 +29,9 @@ def degree_of(crowding: float | None) -> int:
 class Crowding:
     """The filters, and which one holds.
 
+    A rise of the degree is believed at once, unless nearly all rises so far passed by without slowing a frame down:
+    then when the next reading says so, too.
+
     Args:
         settings: constants.
     """
@@ -33,12 +39,18 @@ class Crowding:
     def __init__(self, settings: ControllerSettings) -> None:
         self._settings = settings
         self.degree = UNKNOWN
+        """The one that is believed."""
         self.eased = False
         """The last reading was of a lower degree than the one before."""
         self._filters = {UNKNOWN: SlowdownFilter(settings)}
         self._left: dict[int, int] = {}
         """Degree -> the number of the reading with which it was left."""
         self._readings = 0
+        self._rise: tuple[SlowdownFilter, SlowdownFilter] | None = None
+        """Filters of the degrees before and after, in the first frame of a rise."""
+        self._doubted = False
+        """The last reading was a rise that was not believed."""
+        self._slowed = self._passed = 1.0
 
     @property
     def filter(self) -> SlowdownFilter:
@@ -55,18 +67,38 @@ class Crowding:
         degree, before = degree_of(crowding), self.degree
         self._readings += 1
         self.eased = UNKNOWN < degree < before
+        doubted, self._doubted, self._rise = self._doubted, False, None
         if degree == before:
             return self._filters[degree]
-        if degree > before:
-            self._filters[before].alarm = None  # a late frame is explained by what came
-        self._left[before] = self._readings
-        self.degree = degree
-        known = self._filters.get(degree)
+        known, last = self._filters.get(degree), self._filters[before]
         if known is None:
             known = self._filters[degree] = self._begin(degree, before)
-        elif known.frames:
+        if degree > before > UNKNOWN:
+            if not doubted:
+                self._rise = last, known
+                if self._passed > DOUBT * self._slowed:
+                    self._doubted = True
+                    return last
+            last.alarm = None  # a late frame is explained by what came
+        self._left[before] = self._readings
+        self.degree = degree
+        if known.frames:
             self._grow_old(known, self._readings - self._left.get(degree, self._readings))
         return known
+
+    def judge(self, slowdown: float) -> None:
+        """Learn from a finished frame whether a rise before it slowed it down.
+
+        Args:
+            slowdown: observed latency / corrected tabled latency.
+        """
+        if self._rise is None:
+            return
+        last, risen = self._rise
+        slowed = slowdown * slowdown > last.mean * risen.mean  # nearer to this than to that
+        self._slowed, self._passed = self._slowed + slowed, self._passed + (not slowed)
+        if self._slowed + self._passed > self._settings.persistence_memory:
+            self._slowed, self._passed = 0.5 * self._slowed, 0.5 * self._passed
 
     def rescale(self, factor: float) -> None:
         """Tabled latencies were divided by `factor`."""

@@ -131,6 +131,38 @@ def test_tasks_that_slow_nothing_down_are_soon_no_reason_to_step_down() -> None:
     assert device.frame().point == "p5"  # it was learned
 
 
+def passing_tasks(device: SimulatedDevice, count: int) -> list[str]:
+    """Tasks that are counted in one frame of ten and slow nothing down; the points of those frames."""
+    found = []
+    for _ in range(count):
+        device.crowding = CALM
+        device.run(0.3)
+        device.crowding = CROWDED
+        found.append(device.frame().point)
+    return found
+
+
+def test_tasks_that_only_pass_by_are_soon_ignored_until_a_second_reading_finds_them() -> None:
+    device = SimulatedDevice(deadline_ms=14.0)
+    points = passing_tasks(device, 12)
+    assert points[0] != "p5"
+    assert points[6:] == ["p5"] * 6
+    device.crowding = CALM
+    device.run(0.3)
+    device.slowdown, device.crowding = 2.0, CROWDED
+    assert device.frame().point == "p5"  # it is late, as it would be without the count
+    assert device.frame().point != "p5"
+
+
+def test_loads_that_slow_frames_down_are_believed_again_after_tasks_that_passed_by() -> None:
+    device = SimulatedDevice(deadline_ms=14.0)
+    passing_tasks(device, 12)
+    bursts(device, 8, seen=True)
+    device.late = 0
+    bursts(device, 3, seen=True)
+    assert device.late == 0
+
+
 def test_a_late_frame_that_the_count_explains_raises_no_alarm_in_the_calm_after_it() -> None:
     device = SimulatedDevice(deadline_ms=14.0)
     bursts(device, 2, seen=True)
