@@ -18,6 +18,7 @@ from edge_runtime.budget import Budget
 from edge_runtime.errors import BudgetError, EdgeRuntimeError
 from edge_runtime.readings import Readings
 from edge_runtime.records import RecordError, read_record
+from edge_runtime.sensor_loop import crowding_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -164,6 +165,10 @@ class OverriddenSensors:
             return readings
         sources = {**readings.sources, **dict.fromkeys(self.overrides, "scenario")}
         return replace(readings, **self.overrides, sources=sources)
+
+    def crowding(self, threads: int) -> float | None:
+        """How many tasks want a core is the device's own answer."""
+        return crowding_of(self._inner)(threads)
 
 
 class BusyProcesses(Protocol):

@@ -203,3 +203,15 @@ def test_busy_children_do_not_outlive_a_parent_that_is_killed() -> None:
     while any(alive(pid) for pid in pids) and time.monotonic() < limit_s:
         time.sleep(0.02)
     assert not any(alive(pid) for pid in pids)
+
+
+class CountingSensors(FakeSensors):
+    """Also count tasks."""
+
+    def crowding(self, threads: int) -> float:
+        return 0.25 * threads
+
+
+def test_made_up_readings_leave_the_count_of_tasks_to_the_device() -> None:
+    assert OverriddenSensors(CountingSensors()).crowding(2) == 0.5
+    assert OverriddenSensors(FakeSensors()).crowding(2) is None

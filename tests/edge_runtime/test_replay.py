@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from fake_engine import FakeEngine, tiny_bundle
 
-from edge_runtime import Budget, Runtime
+from edge_runtime import Budget, Runtime, controller_crowding
 from edge_runtime.cli import cli
 from edge_runtime.controller import ControllerSettings
+from edge_runtime.controller_crowding import degree_of
 from edge_runtime.errors import BackendError, ReplayError
 from edge_runtime.policies import POLICIES
 from edge_runtime.readings import Readings
@@ -27,6 +28,8 @@ TRACES = Path(__file__).resolve().parent / "traces"
 TRACE = TRACES / "demo-scenario.jsonl"
 """The shipped bundle under apps/demo/scenario.toml with 5 ms a frame, beside busy processes on both of two cores."""
 DECISIONS = TRACES / "demo-scenario.decisions.jsonl"
+CROWDED = TRACES / "demo-crowded.jsonl"
+"""The same beside busy processes that come and go, on a machine that counts the tasks that want a core."""
 PIXELS = np.zeros((24, 24, 3), np.uint8)
 
 
@@ -140,6 +143,22 @@ def test_a_changed_constant_is_noticed(name: str) -> None:
 def test_every_constant_is_in_the_record_and_is_the_recorded_one() -> None:
     assert read_trace(TRACE).settings == asdict(ControllerSettings())
     assert {field.name for field in fields(ControllerSettings)} >= set(FAST_LOOP)
+
+
+def test_a_run_on_a_machine_that_counts_tasks_replays_to_the_committed_decisions_bit_for_bit() -> None:
+    trace = read_trace(CROWDED)
+    assert len({degree_of(frame.crowding) for frame in trace.frames}) == 3
+    expected = [(record.pop("index"), record) for record in lines_of(CROWDED.with_suffix(".decisions.jsonl"))]
+    assert len(expected) > 400
+    assert first_difference(replay_same(trace), expected) is None
+
+
+def test_the_count_of_tasks_and_the_doubt_of_it_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = read_trace(CROWDED)
+    uncounted = replace(trace, frames=tuple(replace(frame, crowding=None) for frame in trace.frames))
+    assert first_difference(replay_same(uncounted), recorded_decisions(trace)) is not None
+    monkeypatch.setattr(controller_crowding, "DOUBT", 0.0)
+    assert first_difference(replay_same(trace), recorded_decisions(trace)) is not None
 
 
 # Any run
