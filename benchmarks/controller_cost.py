@@ -1,4 +1,4 @@
-"""What the controller costs a frame: choose and observe, 20 and 40 points, calm and noisy machine, each policy.
+"""What the controller costs a frame, the count of tasks included: 20 and 40 points, calm and noisy machine, each policy.
 
 Run with `python -m benchmarks.controller_cost`. Wall time holds the waits for a core that other processes cause;
 processor time does not. The readings change once a second, as the sensors do; benchmarks/sensor_cost.py has what one
@@ -19,6 +19,8 @@ from edge_runtime.controller import DeviceLimits
 from edge_runtime.device_profile import load_profile
 from edge_runtime.policies import POLICIES, LadderPoint, Policy, make_policy
 from edge_runtime.readings import Readings
+from edge_runtime.sensing.run_queue import RunQueue
+from edge_runtime.sensors import SYSTEM_ROOT
 
 FPS = 30.0
 WARM_UP = 200
@@ -50,13 +52,14 @@ def ladder_of(count: int) -> list[LadderPoint]:
 
 
 def measure(name: str, ladder: Sequence[LadderPoint], noisy: bool, frames: int) -> dict[str, Any]:
-    """Microseconds of choose and observe together."""
+    """Microseconds of all that a frame asks of the policy."""
     options = {"limits": DeviceLimits.from_profile(load_profile("raspberry-pi-5"))} if name == "ours" else {}
     policy: Policy = make_policy(name, ladder, None, **options)
     table, draw = {p.name: p.latency_ms for p in ladder}, random.Random(0)
     resident, budgets = frozenset(table), [Budget(12.0), Budget(9.0)]
     wall_us, processor_us = [], []
     readings, load = Readings(), 0.3
+    take_crowding, run_queue = getattr(policy, "take_crowding", None), RunQueue(SYSTEM_ROOT)
     for frame in range(frames + WARM_UP):
         now_s = frame / FPS
         if frame % round(FPS) == 0:
@@ -65,8 +68,11 @@ def measure(name: str, ladder: Sequence[LadderPoint], noisy: bool, frames: int) 
         slowdown = 1.0 + 0.02 * draw.random()
         if noisy:
             slowdown = 1.0 + 0.3 * draw.random() + (3.0 if draw.random() < 0.05 else 0.0)
-        budget = budgets[frame // 300 % 2]
+        budget, crowding = budgets[frame // 300 % 2], 2.0 if noisy and draw.random() < 0.05 else 0.5
         started_ns, started_processor_ns = time.perf_counter_ns(), time.thread_time_ns()
+        if take_crowding is not None:
+            run_queue.crowding(1)  # what it costs; what it says would differ each time
+            take_crowding(crowding)
         decision = policy.choose(now_s, budget, readings, resident, 0.5)
         policy.observe(decision.point, table[decision.point] * slowdown)
         processor_ns = time.thread_time_ns() - started_processor_ns
