@@ -99,11 +99,13 @@ class SlowdownFilter:
             self.mean = slowdown
 
     def begin_after(self, last: SlowdownFilter, factor: float) -> None:
-        """Begin with what another filter knows, and `factor` times its mean."""
+        """Begin with what another filter knows, and `factor` times its mean; more of it scatters more, too."""
         settings = self._settings
         self.mean = min(max(last.mean * factor, settings.min_slowdown), settings.max_slowdown)
         self.variance, self.drift = last.variance, last.drift
-        self._memory.noise_ms2, self._memory.level = last._memory.noise_ms2, self.mean
+        noise = last._memory.noise_ms2
+        self._memory.noise_ms2 = noise if noise is None or factor <= 1.0 else noise * factor * factor
+        self._memory.level = self.mean
 
     def rescale(self, factor: float) -> None:
         """Tabled latencies were divided by `factor`: keep what is expected of the current point."""

@@ -109,6 +109,19 @@ def test_the_first_load_ever_is_expected_to_share_the_core() -> None:
     assert device.true_ms[first[0].point] * 2.0 <= 14.0
 
 
+def test_a_shared_core_is_expected_to_scatter_more_than_a_free_one() -> None:
+    device = SimulatedDevice(deadline_ms=14.0)
+    device.crowding = CALM
+    device.settle()
+    calm = device.policy.filter
+    device.policy.take_crowding(CROWDED)
+    crowded = device.policy.filter
+    assert crowded is not calm
+    assert crowded._memory.noise(1.0) == pytest.approx(4.0 * calm._memory.noise_ms2)
+    device.policy.take_crowding(CALM)
+    assert device.policy.filter is calm
+
+
 def test_when_the_load_is_gone_the_next_frame_is_accurate_again() -> None:
     device = SimulatedDevice(deadline_ms=14.0)
     bursts(device, 3, seen=True)
