@@ -1,4 +1,4 @@
-"""What the controller costs a frame, the count of tasks included: 20 and 40 points, calm and noisy machine, all policies.
+"""What the controller costs a frame, with the count of tasks: 20 and 40 points, calm and noisy machine, all policies.
 
 Run with `python -m benchmarks.controller_cost`. Wall time holds the waits for a core that other processes cause;
 processor time does not. The readings change once a second, as the sensors do; benchmarks/sensor_cost.py has what one
