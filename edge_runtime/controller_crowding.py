@@ -71,7 +71,7 @@ class Crowding:
         if degree == before:
             return self._filters[degree]
         known, last = self._filters.get(degree), self._filters[before]
-        if known is None:
+        if known is None or not known.frames:
             known = self._filters[degree] = self._begin(degree, before)
         if degree > before > UNKNOWN:
             if not doubted:

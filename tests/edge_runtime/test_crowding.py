@@ -14,7 +14,8 @@ from fake_engine import FakeEngine, tiny_bundle
 from simulated_device import ALL, COOL, LADDER, SimulatedDevice
 
 from edge_runtime import Budget, Runtime
-from edge_runtime.controller_crowding import FREE, FULL, OVERFULL, UNKNOWN, degree_of
+from edge_runtime.controller import ControllerSettings
+from edge_runtime.controller_crowding import FREE, FULL, OVERFULL, UNKNOWN, Crowding, degree_of
 from edge_runtime.device_profile import load_profile
 from edge_runtime.readings import UNKNOWN as NO_READINGS
 from edge_runtime.readings import Readings
@@ -206,6 +207,46 @@ def test_an_unknown_count_changes_nothing() -> None:
     for slowdown in (1.0, 2.0, 1.0, 3.0):
         told.slowdown = untold.slowdown = slowdown
         assert told.run(1.0) == untold.run(1.0)
+
+
+def test_after_a_load_that_is_seen_to_end_a_step_up_does_not_wait() -> None:
+    points = {}
+    for seen in (True, False):
+        device = SimulatedDevice(deadline_ms=14.0, settings=ControllerSettings(step_up_dwell_s=0.5))
+        device.crowding = CALM
+        device.settle()
+        device.slowdown, device.crowding = 2.0, CROWDED
+        device.run(0.1)
+        device.slowdown, device.crowding = 1.0, CALM if seen else None
+        points[seen] = [device.frame().point for _ in range(5)]
+    assert points[True] == ["p5"] * 5
+    assert "p5" not in points[False]
+
+
+@pytest.mark.parametrize(("slowdown", "believed"), [(1.1, FREE), (1.9, FULL)])
+def test_a_rise_is_judged_by_which_degree_explains_its_first_frame(slowdown: float, believed: int) -> None:
+    crowding = Crowding(ControllerSettings())
+    for reading, usual in ((CALM, 1.0), (CROWDED, 2.0)):
+        for _ in range(50):
+            crowding.take(reading).observe(usual, 10.0, 0.0)
+    for _ in range(12):
+        crowding.take(CALM)
+        crowding.take(CROWDED)
+        crowding.judge(slowdown)
+    crowding.take(CALM)
+    crowding.take(CROWDED)
+    assert crowding.degree == believed
+    crowding.take(CROWDED)
+    assert crowding.degree == FULL
+
+
+def test_a_count_that_is_lost_and_found_leaves_what_was_learned() -> None:
+    device = SimulatedDevice(deadline_ms=30.0)
+    device.slowdown, device.crowding = 2.0, CALM
+    device.settle()
+    for crowding in (None, CALM, None):
+        device.crowding = crowding
+        assert device.frame().slowdown == pytest.approx(2.0, rel=0.05)
 
 
 def test_a_new_query_table_holds_for_every_degree() -> None:
