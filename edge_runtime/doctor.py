@@ -43,6 +43,7 @@ PACKAGES = {  # package -> (extra that brings it, what it is for)
 NOTABLE_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve", "neon")
 NO_THERMOMETER = "virtual machines and most containers have none; thermal limits then rest on `throttled`"
 POWER_FOR_ROOT = "the processor's energy counter is there, for root only"
+UNCOUNTED = "a load that comes is then known after its first late frame, not before it"
 THROTTLED = "cool the device or give it a stronger power supply; it is slower than it could be"
 
 
@@ -246,7 +247,14 @@ def _sensors(root: Path, profile: DeviceProfile, pause: Callable[[float], None])
     sensors.read(0.0)
     pause(SAMPLE_S)
     readings = sensors.read(SAMPLE_S)
-    return [_sensor(name, readings, root) for name in SENSORS]
+    return [*(_sensor(name, readings, root) for name in SENSORS), _crowding(sensors.crowding(threads=1))]
+
+
+def _crowding(found: float | None) -> Finding:
+    """The count of tasks, which the controller asks for before each frame."""
+    if found is None:
+        return Finding("Sensors", "crowding", "missing", "not available here", UNCOUNTED)
+    return Finding("Sensors", "crowding", "ok", f"{found:.2f} tasks for each core  from /proc/loadavg")
 
 
 def _sensor(name: str, readings: Readings, root: Path) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,14 @@ def test_the_load_is_looked_at_twice(tmp_path: Path) -> None:
     found = look(tmp_path, pause=work)
     assert found["own_load"].detail.startswith("25 %  from /proc/stat")
     assert found["foreign_load"].detail.startswith("50 %")
+
+
+def test_the_tasks_that_want_a_core_are_counted_or_it_says_what_their_absence_means(tmp_path: Path) -> None:
+    assert look(tmp_path)["crowding"].status == "missing"
+    assert "first late frame" in look(tmp_path)["crowding"].hint
+    trees.put(tmp_path, {"proc/loadavg": "0.10 0.20 0.30 3/80 900"})
+    detail = look(tmp_path)["crowding"].detail
+    assert detail == f"{3 / (os.cpu_count() or 1):.2f} tasks for each core  from /proc/loadavg"
 
 
 def test_power_of_the_processor_is_told_from_two_looks_at_its_counter(tmp_path: Path) -> None:
