@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def measure(root: Path, count: int) -> dict[str, Any]:
-    """Milliseconds of construction and of `read`, and what was known."""
+    """What construction, `read` and the count of tasks before a frame take, and what was known."""
     start = time.perf_counter()
     sensors = DeviceSensors(root)
     construction_ms = 1e3 * (time.perf_counter() - start)
@@ -46,7 +46,13 @@ def measure(root: Path, count: int) -> dict[str, Any]:
         readings = sensors.read(1.0 + index)
         processor_ms.append(1e3 * (time.thread_time() - start_processor))
         wall_ms.append(1e3 * (time.perf_counter() - start))
+    crowding_us = []
+    for _ in range(count):
+        start = time.perf_counter()
+        sensors.crowding(threads=1)
+        crowding_us.append(1e6 * (time.perf_counter() - start))
     return {
+        "crowding_wall_us": percentiles(crowding_us),
         "construction_ms": round(construction_ms, 3),
         "read_wall_ms": percentiles(wall_ms),
         "read_processor_ms": percentiles(processor_ms),

@@ -30,8 +30,8 @@ RUN_SHARE, RUN_PARTS = 0.55, 8
 """The costliest point runs for this share of a period: benchmarks/closed_loop.py, TOP_SHARE_OF_PERIOD."""
 SIMULATED_CORES = 2
 PASSING_TASKS = (0.8, 0.19, 0.01)
-"""Shares of frames that begin while none, one or two other tasks happen to run: the recorded machine at rest had 80,
-19.3 and 0.7 % (benchmarks/traces/stationary-30.npz)."""
+"""Shares of frames that begin while none, one or two other tasks happen to run. The committed recording of the machine
+at rest (benchmarks/traces/stationary-30.npz) has 82, 17 and 0.9 %."""
 QUIET_FRAMES = 2000
 """So many frames of the quiet machine tell the deadline at which the most accurate point just fits."""
 

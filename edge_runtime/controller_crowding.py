@@ -13,8 +13,8 @@ UNKNOWN = -1
 FREE, FULL, OVERFULL = range(3)
 """A core for every task; up to two tasks for each core; more."""
 DOUBT = 3.0
-"""Rises are doubted while more than so many passed by for each one that slowed a frame down: a late frame costs about
-so many times what a needless step down does."""
+"""Rises are doubted while more than so many passed by for each one that slowed a frame down: a late frame loses all of
+its accuracy, a needless step down only a part."""
 
 
 def degree_of(crowding: float | None) -> int:
@@ -54,7 +54,7 @@ class Crowding:
 
     @property
     def filter(self) -> SlowdownFilter:
-        """Of the present degree."""
+        """Of the degree that is believed."""
         return self._filters[self.degree]
 
     @property

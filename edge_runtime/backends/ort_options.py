@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime that compute what a quantized graph says; every session of ours is opened here."""
+"""Sessions of ONNX Runtime that compute what a quantized graph says: every session that runs a bundle's program."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def open_session(engine: Any, graph: bytes, options: Any, *, wide_sums: bool = T
 
     - Layers that were left float on purpose: the weights of a float convolution between a DequantizeLinear and a
       QuantizeLinear are rounded to 8 bits, with one scale for all channels, while the graph is optimised
-      (WeightBiasQuantization, its pull request 22969). These layers are the ones that bear it least: with one depthwise
-      layer of the default model a third of the answers changed.
+      (WeightBiasQuantization, its pull request 22969). These layers are the ones that bear it least: with four float
+      layers of the default model's narrowest width nearly half of the answers changed (benchmarks/int8_engine.py).
     - 8-bit weights on x86 without VNNI: sums of two products saturate at 16 bits. With `ALL_SUMS_WIDE` the tensors that
       could overflow (a weight beyond -64 to 63) use other kernels there; no other tensor and no other processor does.
       The engine cannot do this to a weight that several layers share: then it is opened without, and a warning says so.
@@ -37,6 +37,8 @@ def open_session(engine: Any, graph: bytes, options: Any, *, wide_sums: bool = T
     try:
         return engine.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception:  # onnxruntime raises its own kinds, all plain
+        if not wide_sums:
+            raise
         options.log_severity_level = severity
         options.add_session_config_entry(ALL_SUMS_WIDE, "0")
         session = engine.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

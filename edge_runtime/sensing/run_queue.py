@@ -12,7 +12,7 @@ LINE_BYTES = 64
 
 
 class RunQueue:
-    """One small read (2 to 4 microseconds on the machine that it was written on), to be asked before every frame.
+    """One small read, to be asked before every frame; benchmarks/sensor_cost.py has what it costs.
 
     Args:
         root: holds proc/.

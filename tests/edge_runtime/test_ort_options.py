@@ -109,13 +109,15 @@ class PickyEngine:
     def __init__(self, refuses: tuple[str, ...]) -> None:
         self.entries: dict[str, str] = {}
         self.log_severity_level = 3
+        self.tried: list[str] = []
         self._refuses = refuses
 
     def add_session_config_entry(self, name: str, value: str) -> None:
         self.entries[name] = value
 
     def InferenceSession(self, graph: bytes, options: Any, providers: list[str]) -> bytes:  # noqa: N802 - its name
-        if self.entries[ALL_SUMS_WIDE] in self._refuses:
+        self.tried.append(self.entries[ALL_SUMS_WIDE])
+        if self.tried[-1] in self._refuses:
             raise RuntimeError("Attempt to replace the existing tensor")
         return graph
 
@@ -131,3 +133,10 @@ def test_a_graph_that_is_refused_anyway_raises_and_warns_of_nothing(caplog: pyte
     with pytest.raises(RuntimeError, match="existing tensor"):
         open_session(engine, b"graph", engine)
     assert not caplog.text
+
+
+def test_a_graph_that_is_opened_without_wide_sums_is_tried_once() -> None:
+    engine = PickyEngine(refuses=("0",))
+    with pytest.raises(RuntimeError, match="existing tensor"):
+        open_session(engine, b"graph", engine, wide_sums=False)
+    assert engine.tried == ["0"]
