@@ -7,8 +7,8 @@
         --static runs/lite0-scenes-20-more/model.pt --data PICTURES
 
 Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
-turn over all points. Fills the tables of docs/glance-and-focus.md; those of a network that was trained on pictures as
-they are have a place of their own there, and no deadline.
+turn over all points. Fills the tables of docs/glance-and-focus.md; networks of larger scenes, and of pictures as they are
+(which have no deadline), have places of their own there.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ def scenes_of_test(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, 
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     views = Views(recipe, source, splits["train"].names)
     return views.evaluation(splits["test"].names), splits["test"].labels, model, (views, splits)
+
+
+def kind_of(views: Any) -> str:
+    """Which tables of the page a network's figures belong to: "", "large" (scenes of another size) or "pictures"."""
+    from zoo.focus_scenes import SceneSpec
+
+    if views.spec is None:
+        return "pictures"
+    return "" if views.spec.canvas == SceneSpec.canvas else "large"
 
 
 def planned_against_realised(
@@ -343,14 +352,14 @@ def main(
     values["speed_ups"] = speed_ups(values["focus"], values["static"])
     values["budgets"] = budget_plans(model, views, splits, cost, held_out_scenes, test_scenes)
     values["controls"] = controls(model, views, splits["test"])
-    plain = views.spec is None
-    if not plain:
+    kind = kind_of(views)
+    if views.spec is not None:
         values["deadline"] = deadlines(bundle, scenes, labels, frames, busy)
-    tables = {("pictures-" if plain else "") + marker: table for marker, table in render(values).items()}
+    tables = {(f"{kind}-" if kind else "") + marker: table for marker, table in render(values).items()}
     for name, table in tables.items():
         click.echo(f"{name}\n{table}\n")
     if write:
-        save("glance_focus_pictures" if plain else "glance_focus", values)
+        save(f"glance_focus_{kind}" if kind else "glance_focus", values)
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 

@@ -1,9 +1,9 @@
-"""The gallery of reports (docs/gallery.md): profile the bundle, play the demo, draw both pages, take their pictures.
+"""The gallery of reports (docs/gallery.md): for each shipped bundle, profile it, play its demo, draw both pages, take pictures.
 
-    python -m benchmarks.report_pictures                              # the shipped bundle; about ten minutes
-    python -m benchmarks.report_pictures --result P.json --run T.jsonl   # of files that are there already
+    python -m benchmarks.report_pictures            # about ten minutes, on a machine that does nothing else
+    python -m benchmarks.report_pictures --reuse    # of the files of out/gallery that are there already
 
-Needs playwright, pillow and a Chromium. The files behind the pictures stay in out/gallery.
+Needs playwright, pillow and a Chromium (Debian: apt install chromium). The files behind the pictures stay in out/gallery.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Picture:
     caption: str
 
 
-PICTURES_WANTED = (
+EVERYDAY_PICTURES = (
     Picture("summary", "profile", "light", DESKTOP, None, "A profile: what a manager reads."),
     Picture("ladder", "profile", "dark", DESKTOP, "ladder", "The ladder with its Pareto front, in the dark scheme."),
     Picture("latency", "profile", "light", DESKTOP, "latency-1", "How latency is distributed at each point."),
@@ -54,9 +54,41 @@ PICTURES_WANTED = (
     Picture("phone-light", "run", "light", PHONE, None, "On a phone."),
     Picture("phone-dark", "profile", "dark", PHONE, None, "On a phone at night."),
 )
+FOCUS_PICTURES = (
+    Picture("focus-summary", "profile", "dark", DESKTOP, None, "A network that looks several times, in the dark scheme."),
+    Picture("focus-ladder", "profile", "light", DESKTOP, "ladder", "Its points: from one look to all of them."),
+    Picture("focus-timeline", "run", "light", DESKTOP, "run-1-timeline", "Its scenario over time."),
+    Picture("focus-steps", "run", "light", DESKTOP, "run-1-steps", "How many looks the frames took."),
+    Picture("focus-phone", "run", "dark", PHONE, None, "The run on a phone."),
+)
 
 
-def take_pictures(pages: dict[str, Path]) -> list[Picture]:
+@dataclass(frozen=True)
+class Shipped:
+    """A bundle of the repository, and what is shown of it."""
+
+    bundle: str
+    profile_words: tuple[str, ...]
+    camera_words: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    before: tuple[str, ...] = ()
+    """A command that makes the video."""
+
+
+SHIPPED = (
+    Shipped(
+        "apps/demo/everyday-20.bundle", ("--threads", "sweep", "--sustained", "60s"),
+        ("--source", "demo", "--scenario", "apps/demo/scenario.toml"), EVERYDAY_PICTURES,
+    ),
+    Shipped(
+        "apps/demo/focus-20.bundle", (),
+        ("--bundle", "apps/demo/focus-20.bundle", "--source", "out/wall.mp4", "--scenario", "apps/demo/focus-scenario.toml"),
+        FOCUS_PICTURES, ("apps.demo.make_wall", "--out", "out/wall.mp4"),
+    ),
+)  # fmt: skip
+
+
+def take_pictures(pages: dict[str, Path], wanted: tuple[Picture, ...]) -> list[Picture]:
     """Take every picture whose figure the pages have; pictures that they lack are removed."""
     import shutil
 
@@ -66,7 +98,7 @@ def take_pictures(pages: dict[str, Path]) -> list[Picture]:
     with sync_playwright() as playwright:
         path = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        for picture in PICTURES_WANTED:
+        for picture in wanted:
             target = PICTURES / f"report-{picture.name}.png"
             target.unlink(missing_ok=True)
             size = {"width": picture.size[0], "height": picture.size[1]}
@@ -101,15 +133,16 @@ def _shrink(path: Path) -> None:
     small.save(path, optimize=True)
 
 
-def write_gallery(taken: list[Picture], result: Path, commands: list[str]) -> None:
-    """Fill the marked part of docs/gallery.md."""
+def section_of(taken: list[Picture], result: Path, commands: list[str]) -> list[str]:
+    """What the gallery says of one bundle."""
     from edge_runtime.profiling.result import load_result
 
     profile = load_result(result)
     device = profile.environment.model or profile.environment.cpu_model or profile.environment.system
     lines = [
-        f"Bundle {profile.bundle.name}, {profile.created[:10]}, {device}, {profile.environment.usable_cores} cores; "
-        f"{profile.verdict.reason}.",
+        f"## {profile.bundle.name}",
+        "",
+        f"{profile.created[:10]}, {device}, {profile.environment.usable_cores} cores; {profile.verdict.reason}.",
         "",
         "```",
         *commands,
@@ -117,9 +150,45 @@ def write_gallery(taken: list[Picture], result: Path, commands: list[str]) -> No
     ]
     for picture in taken:
         lines += ["", f"![{picture.caption}](pictures/report-{picture.name}.png)", "", f"*{picture.caption}*"]
+    return lines
+
+
+def write_gallery(sections: list[list[str]]) -> None:
+    """Fill the marked part of docs/gallery.md."""
     text = GALLERY.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
-    GALLERY.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    filling = "\n\n".join("\n".join(lines) for lines in sections)
+    GALLERY.write_text(f"{head}{BEGIN}\n{filling}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def show(shipped: Shipped, reuse: bool) -> tuple[list[Picture], list[str]]:
+    """Measure one bundle and take its pictures; returns them and its section."""
+    from edge_runtime.reporting.report import write_report
+
+    work = WORK / Path(shipped.bundle).stem
+    work.mkdir(parents=True, exist_ok=True)
+    result, run = work / "profile.json", work / "telemetry.jsonl"
+    profile_words = ["edge_runtime", "profile", shipped.bundle, *shipped.profile_words]
+    camera_words = ["apps.camera", *shipped.camera_words, "--show", "no"]
+    if not (reuse and result.exists()):
+        _measure([*profile_words, "--out", str(result)])
+    if not (reuse and run.exists()):
+        if shipped.before:
+            _measure(list(shipped.before))
+        _measure([*camera_words, "--telemetry", str(run)])
+    pages = {
+        "profile": write_report([result], "html", work / "profile.html"),
+        "run": write_report([run], "html", work / "run.html"),
+    }
+    taken = take_pictures({kind: path.resolve() for kind, path in pages.items()}, shipped.pictures)
+    commands = [
+        " ".join(["edge-runtime", *profile_words[1:], "--out", "profile.json"]),
+        *([" ".join(["python -m", *shipped.before])] if shipped.before else []),
+        " ".join(["python -m", *camera_words, "--telemetry", "telemetry.jsonl"]),
+        "edge-runtime report profile.json --out profile.html",
+        "edge-runtime report telemetry.jsonl --out run.html",
+    ]
+    return taken, section_of(taken, result, commands)
 
 
 def _measure(words: list[str]) -> None:
@@ -128,36 +197,14 @@ def _measure(words: list[str]) -> None:
 
 
 @click.command()
-@click.option("--bundle", type=click.Path(path_type=Path), default=Path("apps/demo/everyday-20.bundle"))
-@click.option("--result", type=click.Path(path_type=Path), help="A profile that is there already.")
-@click.option("--run", type=click.Path(path_type=Path), help="Telemetry that is there already.")
-def main(bundle: Path, result: Path | None, run: Path | None) -> None:
+@click.option("--reuse", is_flag=True, help="Take profiles and recordings of out/gallery that are there already.")
+def main(reuse: bool) -> None:
     """Make the pictures of docs/gallery.md."""
-    from edge_runtime.reporting.report import write_report
-
-    WORK.mkdir(parents=True, exist_ok=True)
-    profile_words = ["edge_runtime", "profile", str(bundle), "--threads", "sweep", "--sustained", "60s"]
-    camera_words = ["apps.camera", "--source", "demo", "--scenario", "apps/demo/scenario.toml", "--show", "no"]
-    if result is None:
-        result = WORK / "profile.json"
-        _measure([*profile_words, "--out", str(result)])
-    if run is None:
-        run = WORK / "telemetry.jsonl"
-        _measure([*camera_words, "--telemetry", str(run)])
-    pages = {
-        "profile": write_report([result], "html", WORK / "profile.html"),
-        "run": write_report([run], "html", WORK / "run.html"),
-    }
-    taken = take_pictures({kind: path.resolve() for kind, path in pages.items()})
-    commands = [
-        " ".join(["edge-runtime", *profile_words[1:], "--out", "profile.json"]),
-        " ".join(["python -m", *camera_words, "--telemetry", "telemetry.jsonl"]),
-        "edge-runtime report profile.json --out profile.html",
-        "edge-runtime report telemetry.jsonl --out run.html",
-    ]
-    write_gallery(taken, result, commands)
-    total = sum((PICTURES / f"report-{picture.name}.png").stat().st_size for picture in taken)
-    click.echo(f"wrote {len(taken)} pictures, {total / 1e3:.0f} kB, and docs/gallery.md")
+    shown = [show(shipped, reuse) for shipped in SHIPPED]
+    write_gallery([section for _, section in shown])
+    names = [picture.name for taken, _ in shown for picture in taken]
+    total = sum((PICTURES / f"report-{name}.png").stat().st_size for name in names)
+    click.echo(f"wrote {len(names)} pictures, {total / 1e3:.0f} kB, and docs/gallery.md")
 
 
 if __name__ == "__main__":

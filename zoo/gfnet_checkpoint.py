@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from zoo.checkpoint import Checkpoint, CheckpointError
@@ -10,25 +12,31 @@ from zoo.gfnet_parts import ENTRY
 from zoo.gfnet_recipe import FAMILY, GlanceRecipe
 from zoo.recipe import RecipeError
 
+SIZES = ("patch", "picture", "map_stride")
+"""What a network that is trained on may have had otherwise: no weight but the policy's depends on it."""
+
 
 @torch.no_grad()
-def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str]) -> None:
+def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str], policy_learns: bool = True) -> None:
     """Let both encoders start from a trained backbone: its weights, its classifier and the statistics that fit.
 
-    A finished Glance and Focus network of the same design and classes is taken whole, to be trained on.
+    A finished Glance and Focus network of the same design and classes is taken whole, to be trained on. Its patches and
+    pictures may have been of another size; a policy that read maps of another size begins afresh.
 
     Args:
         checkpoint: a finished one of zoo.train, or of zoo.gfnet_train.
         classes: of the new run; other ones leave a backbone's classifier fresh.
+        policy_learns: the new run trains the policy.
     Raises:
         RecipeError: it holds another network than the design's backbone, or another Glance and Focus network.
     """
     held, design = checkpoint.recipe, model.design
     if held.get("family") == FAMILY:
         before, _ = build_gfnet(checkpoint)
-        if before.design != design or checkpoint.classes != classes:
+        of_our_size = replace(before.design, **{name: getattr(design, name) for name in SIZES})
+        if of_our_size != design or checkpoint.classes != classes:
             raise RecipeError("recipe: init: it is a Glance and Focus network of another design or of other classes")
-        model.load_state_dict(before.state_dict())
+        _take_whole(model, before, policy_learns)
         return
     if (held.get("model"), held.get("model_options")) != (design.backbone, design.backbone_options):
         raise RecipeError(
@@ -45,6 +53,20 @@ def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str]) -> None
         entry = trained.norm_bank.entries.get(trained.point_key(encoder.width, design.patch))
         if entry is not None:
             encoder.norms.entries = {ENTRY: entry}
+
+
+def _take_whole(model: GFNet, before: GFNet, policy_learns: bool) -> None:
+    """All weights of a Glance and Focus network, but of a policy that read other maps."""
+    state, own = before.state_dict(), model.policy.state_dict()
+    if any(own[name].shape != weight.shape for name, weight in before.policy.state_dict().items()):
+        if not policy_learns:
+            raise RecipeError(
+                "recipe: init: its policy reads maps of another size and would begin afresh; let it learn "
+                "(stage2_epochs, policy)"
+            )
+        state = {name: value for name, value in state.items() if not name.startswith("policy.")}
+        state.update({f"policy.{name}": weight for name, weight in own.items()})
+    model.load_state_dict(state)
 
 
 def build_gfnet(checkpoint: Checkpoint) -> tuple[GFNet, GlanceRecipe]:

@@ -50,7 +50,7 @@ class ProfileSettings:
 
 MODES: Mapping[str, ProfileSettings] = {
     "quick": ProfileSettings(
-        "quick", 12, 4, 40.0, probes=False, operators=False, energy_s=0.3, cool_s=5.0, blocks_end_s=48.0
+        "quick", 16, 4, 46.0, probes=False, operators=False, energy_s=0.3, cool_s=5.0, blocks_end_s=52.0
     ),
     "standard": ProfileSettings("standard", 12, 16, 600.0, probes=True, operators=True, energy_s=1.0, cool_s=120.0),
     "full": ProfileSettings("full", 25, 40, 7200.0, probes=True, operators=True, energy_s=5.0, cool_s=600.0),

@@ -90,6 +90,44 @@ def test_a_slow_glance_says_that_the_next_look_will_be_slow() -> None:
     assert LookClock().next_look_s(0.01) == 0.0
 
 
+def frames(clock: LookClock, *looks_of_a_frame: float, times: int = 40) -> None:
+    for _ in range(times):
+        for look, seconds in enumerate(looks_of_a_frame):
+            clock.observe(look, seconds)
+
+
+def test_after_a_look_that_lost_its_core_the_next_one_is_expected_to_be_as_it_was_after_such_looks_before() -> None:
+    clock = LookClock()
+    frames(clock, 0.010, 0.010)
+    for _ in range(40):  # the glance is interrupted, the look after it never
+        frames(clock, 0.010, 0.010, times=2)
+        frames(clock, 0.050, 0.011, times=1)
+    clock.observe(0, 0.050)
+    assert clock.next_look_s(0.050) == pytest.approx(0.011)
+    for _ in range(40):  # a machine that is slow stays slow
+        frames(clock, 0.010, 0.010, times=2)
+        frames(clock, 0.050, 0.050, times=1)
+    clock.observe(0, 0.050)
+    assert clock.next_look_s(0.050) == pytest.approx(0.050)
+
+
+def test_after_an_ordinary_look_the_slow_ones_after_slow_looks_do_not_count() -> None:
+    clock = LookClock()
+    for _ in range(40):
+        frames(clock, 0.010, 0.010, times=3)
+        frames(clock, 0.050, 0.050, times=1)
+    clock.observe(0, 0.010)
+    assert clock.next_look_s(0.010) == pytest.approx(0.010)
+
+
+def test_few_looks_after_a_slow_one_do_not_make_the_next_one_look_quick() -> None:
+    clock = LookClock()
+    frames(clock, 0.010, 0.010)
+    frames(clock, 0.050, 0.011, times=5)
+    clock.observe(0, 0.050)
+    assert clock.next_look_s(0.050) == pytest.approx(0.050)
+
+
 def test_a_look_that_fails_leaves_the_answer_before_it() -> None:
     made, parts, _ = runner([0.5, 0.6, 0.7, 0.8])
     parts.fail_at = 2
