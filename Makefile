@@ -8,7 +8,7 @@ STRANGERS ?= imagenet-photos-1000.zip
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
 
-.PHONY: demo demo-focus focus-bundle focus-bundle-there test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus train-focus-large bundle imagenet-bundle clean
+.PHONY: demo demo-focus focus-bundle focus-bundle-there test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
@@ -106,13 +106,6 @@ train-focus: $(VENV)/.ready
 		--out $(OUT)/lite0-scenes-20
 	$(BIN)/python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20-more.toml --data $(TRAIN_DATA) --copies 2 \
 		--out $(OUT)/lite0-scenes-20-more
-
-# The same with larger pictures: 96-pixel looks at 256-pixel scenes. Goes on from train-focus.
-train-focus-large: $(VENV)/.ready
-	$(BIN)/python -m zoo focus --recipe zoo/recipes/gfnet-lite0-scenes-20-large.toml --data $(TRAIN_DATA) \
-		--out $(OUT)/gfnet-lite0-scenes-20-large
-	$(BIN)/python -m zoo scenes --recipe zoo/recipes/lite0-scenes-20-large.toml --data $(TRAIN_DATA) --canvas 256 \
-		--objects 54 90 --pieces 12 33 --piece-counts 10 21 --copies 3 --out $(OUT)/lite0-scenes-20-large
 
 focus-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters focus --checkpoint $(OUT)/gfnet-lite0-scenes-20-more/model.pt --data $(TRAIN_DATA) --backend onnxruntime \

@@ -55,7 +55,9 @@ EVERYDAY_PICTURES = (
     Picture("phone-dark", "profile", "dark", PHONE, None, "On a phone at night."),
 )
 FOCUS_PICTURES = (
-    Picture("focus-summary", "profile", "dark", DESKTOP, None, "A network that looks several times, in the dark scheme."),
+    Picture(
+        "focus-summary", "profile", "dark", DESKTOP, None, "A network that looks several times, in the dark scheme."
+    ),
     Picture("focus-ladder", "profile", "light", DESKTOP, "ladder", "Its points: from one look to all of them."),
     Picture("focus-timeline", "run", "light", DESKTOP, "run-1-timeline", "Its scenario over time."),
     Picture("focus-steps", "run", "light", DESKTOP, "run-1-steps", "How many looks the frames took."),

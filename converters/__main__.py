@@ -138,7 +138,7 @@ def select_command(bundle: Path, out: Path, precision: str | None, pattern: str,
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="model.pt, a new file.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def checkpoint_command(bundle: Path, recipe: str, out: Path, force: bool) -> None:
-    """Turn a bundle back into a checkpoint, to build it for another device or to train it on."""
+    """Turn a bundle back into a checkpoint, to build it for another device or, without early exits, to train it on."""
     if out.exists() and not force:
         raise ConversionError(f"{out}: is there already; choose another --out, or give --force")
     opened = Bundle.load(bundle)

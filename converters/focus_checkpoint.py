@@ -3,7 +3,8 @@
 The programs hold the weights under their names in the network, norms folded into the convolutions before them. They
 come back as weights beside norms that do nothing but add the folded shift; of int8 programs as the values that the
 integers stand for. What a bundle does not hold is what only training needs: the critic, and the encoders' own heads
-where the classifier is recurrent. These are fresh.
+where the classifier is recurrent. These are fresh. Statistics taken anew would change every answer, since such norms do
+not go with them: the checkpoint says where it comes from, and no training starts from it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.exit_records import LookParts
 from zoo.checkpoint import Checkpoint
 from zoo.gfnet import GFNet
+from zoo.gfnet_checkpoint import FROM_BUNDLE
 from zoo.gfnet_parts import ENTRY, Encoder
 from zoo.gfnet_recipe import GlanceRecipe
 from zoo.slim_layers import SlimBatchNorm
@@ -56,7 +58,7 @@ def focus_checkpoint_from_bundle(bundle: Bundle, recipe: GlanceRecipe) -> Checkp
     _take(model.policy, weights["policy"], "the policy")
     renamed = {re.sub(r"^cell\.", "memory.", name): value for name, value in weights["classifier"].items()}
     _take(model.classifier, renamed, "the classifier")
-    return Checkpoint(model.state_dict(), recipe.to_dict(), list(bundle.manifest.labels))
+    return Checkpoint(model.state_dict(), recipe.to_dict(), list(bundle.manifest.labels), {FROM_BUNDLE: True})
 
 
 def stored_weights(content: bytes) -> dict[str, Tensor]:

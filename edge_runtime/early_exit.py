@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,14 +19,12 @@ import numpy.typing as npt
 
 from edge_runtime.errors import BackendError
 from edge_runtime.exit_records import EarlyExits, ExitSetting
+from edge_runtime.look_clock import LookClock
 
 Array = npt.NDArray[np.float32]
 SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
-LATENCY_QUANTILE = 0.99
-REMEMBERED_LOOKS = 128
-SLOW = 1.5  # times the usual time
-ENOUGH_LOOKS = 32
+LATE_SHARE = 0.005  # of the frames may be late for a look that was begun
 WARM_UP_RUNS = 5
 
 
@@ -88,66 +85,8 @@ class _Run:
     classes: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     hinted: bool = False
-
-
-class LookClock:
-    """How long the next look takes: a quantile of the last ones that came after a look like this frame's last one.
-
-    A look that lost the core for a while (SLOW times as long as usual, or more) is followed by a core that was just got
-    back. A machine that became slower is slow again. Which of the two it is here is not assumed, but counted: looks after
-    a slow look and looks after an ordinary one are remembered apart.
-
-    Args:
-        quantile: 0-1 of the remembered times.
-        remembered: how many looks back, of each kind.
-    """
-
-    def __init__(self, quantile: float = LATENCY_QUANTILE, remembered: int = REMEMBERED_LOOKS) -> None:
-        self._quantile = quantile
-        self._glances: deque[float] = deque(maxlen=remembered)
-        self._patches: deque[float] = deque(maxlen=remembered)
-        self._after: dict[bool, deque[float]] = {slow: deque(maxlen=remembered) for slow in (False, True)}
-        """Patches after a slow look, and after one that was not."""
-        self._slow: bool | None = None
-        """The look before was slow; None when there was none to compare it with."""
-
-    def observe(self, look: int, seconds: float) -> None:
-        """Take in the time of one look; 0 is the glance, which begins a frame."""
-        same = self._patches if look else self._glances
-        if look and self._slow is not None:
-            self._after[self._slow].append(seconds)
-        self._slow = seconds > SLOW * _median(same) if same else None
-        same.append(seconds)
-
-    def next_look_s(self, glance_s: float) -> float:
-        """Expected upper end of the next look's time, in seconds; 0 when none has been seen.
-
-        Args:
-            glance_s: what this frame's glance took. While too few looks after a slow one are known, a glance slower than
-                usual says that the machine is slow now.
-        """
-        if not self._patches:
-            return 0.0
-        alike = self._after[self._slow] if self._slow is not None else None
-        if alike is not None and len(alike) >= ENOUGH_LOOKS:
-            return self._upper(alike)
-        upper = self._upper(self._patches)
-        usual = _median(self._glances) if self._glances else 0.0
-        return max(upper, _median(self._patches) * glance_s / usual) if usual > 0.0 else upper
-
-    def usual_s(self, looks: float) -> float:
-        """Median time of a run of so many looks, not necessarily whole; 0 when none has been seen."""
-        if not self._glances:
-            return 0.0
-        patch = _median(self._patches) if self._patches else 0.0
-        return _median(self._glances) + max(0.0, looks - 1.0) * patch
-
-    def _upper(self, seconds: deque[float]) -> float:
-        return sorted(seconds)[min(len(seconds) - 1, math.ceil(self._quantile * len(seconds)) - 1)]
-
-
-def _median(seconds: deque[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2]
+    risk: float = 0.0
+    """That its looks end too late, as they began."""
 
 
 class EarlyExitRunner:
@@ -263,13 +202,20 @@ class EarlyExitRunner:
             if confidence >= thresholds[look]:
                 reason = SURE
                 break
-            if deadline_s is not None and now_s + self.look_clock.next_look_s(run.seconds[0]) > deadline_s:
+            if deadline_s is not None and not self._may_look_again(run, deadline_s - now_s):
                 reason = OUT_OF_TIME
                 break
         self.last = LookRecord(
             len(run.seconds), reason, confidence, tuple(run.boxes), tuple(t * 1000.0 for t in run.seconds),
             tuple(run.classes), run.hinted,
         )  # fmt: skip
+
+    def _may_look_again(self, run: _Run, room_s: float) -> bool:
+        """The risk that this frame is late, of all its looks together, stays within LATE_SHARE."""
+        run.risk += self.look_clock.risk(room_s)
+        if run.risk > LATE_SHARE:
+            self.look_clock.stopped()
+        return run.risk <= LATE_SHARE
 
     def _answer(self, look: int, run: _Run) -> float | None:
         """One look; returns the confidence of its answer, or None where the scores are no numbers."""

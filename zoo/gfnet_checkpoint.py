@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from zoo.checkpoint import Checkpoint, CheckpointError
@@ -12,31 +10,34 @@ from zoo.gfnet_parts import ENTRY
 from zoo.gfnet_recipe import FAMILY, GlanceRecipe
 from zoo.recipe import RecipeError
 
-SIZES = ("patch", "picture", "map_stride")
-"""What a network that is trained on may have had otherwise: no weight but the policy's depends on it."""
+FROM_BUNDLE = "from_bundle"
+"""Key in `Checkpoint.training` of a network that was taken back from a bundle, its norms folded."""
 
 
 @torch.no_grad()
-def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str], policy_learns: bool = True) -> None:
+def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str]) -> None:
     """Let both encoders start from a trained backbone: its weights, its classifier and the statistics that fit.
 
-    A finished Glance and Focus network of the same design and classes is taken whole, to be trained on. Its patches and
-    pictures may have been of another size; a policy that read maps of another size begins afresh.
+    A finished Glance and Focus network of the same design and classes is taken whole, to be trained on.
 
     Args:
         checkpoint: a finished one of zoo.train, or of zoo.gfnet_train.
         classes: of the new run; other ones leave a backbone's classifier fresh.
-        policy_learns: the new run trains the policy.
     Raises:
-        RecipeError: it holds another network than the design's backbone, or another Glance and Focus network.
+        RecipeError: it holds another network than the design's backbone, or another Glance and Focus network, or one
+            that was taken back from a bundle.
     """
     held, design = checkpoint.recipe, model.design
     if held.get("family") == FAMILY:
+        if checkpoint.training.get(FROM_BUNDLE):
+            raise RecipeError(
+                "recipe: init: it was taken back from a bundle, which has no normalisation left to train with; start from "
+                "the result of a training run (make train-focus)"
+            )
         before, _ = build_gfnet(checkpoint)
-        of_our_size = replace(before.design, **{name: getattr(design, name) for name in SIZES})
-        if of_our_size != design or checkpoint.classes != classes:
+        if before.design != design or checkpoint.classes != classes:
             raise RecipeError("recipe: init: it is a Glance and Focus network of another design or of other classes")
-        _take_whole(model, before, policy_learns)
+        model.load_state_dict(before.state_dict())
         return
     if (held.get("model"), held.get("model_options")) != (design.backbone, design.backbone_options):
         raise RecipeError(
@@ -53,20 +54,6 @@ def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str], policy_
         entry = trained.norm_bank.entries.get(trained.point_key(encoder.width, design.patch))
         if entry is not None:
             encoder.norms.entries = {ENTRY: entry}
-
-
-def _take_whole(model: GFNet, before: GFNet, policy_learns: bool) -> None:
-    """All weights of a Glance and Focus network, but of a policy that read other maps."""
-    state, own = before.state_dict(), model.policy.state_dict()
-    if any(own[name].shape != weight.shape for name, weight in before.policy.state_dict().items()):
-        if not policy_learns:
-            raise RecipeError(
-                "recipe: init: its policy reads maps of another size and would begin afresh; let it learn "
-                "(stage2_epochs, policy)"
-            )
-        state = {name: value for name, value in state.items() if not name.startswith("policy.")}
-        state.update({f"policy.{name}": weight for name, weight in own.items()})
-    model.load_state_dict(state)
 
 
 def build_gfnet(checkpoint: Checkpoint) -> tuple[GFNet, GlanceRecipe]:

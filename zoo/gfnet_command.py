@@ -46,18 +46,15 @@ def focus_command(recipe_path: str, data: str, out: Path, device: str, threads: 
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for checkpoints and the log.")
 @click.option("--canvas", type=click.IntRange(16), default=128, show_default=True, help="Side of a scene, pixels.")
 @click.option("--objects", type=(int, int), default=(36, 60), show_default=True, help="Sides of the labelled picture.")
-@click.option("--pieces", type=(int, int), default=(8, 22), show_default=True, help="Sides of pieces of other pictures.")
-@click.option("--piece-counts", type=(int, int), default=(6, 12), show_default=True, help="Fewest and most pieces.")
 @click.option("--copies", type=click.IntRange(1), default=2, show_default=True, help="Scenes of a training picture.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads; default: torch's own choice.")
 def scenes_command(
-    recipe_path: str, data: str, out: Path, canvas: int, objects: tuple[int, int], pieces: tuple[int, int],
-    piece_counts: tuple[int, int], copies: int, threads: int | None,
-) -> None:  # fmt: skip
+    recipe_path: str, data: str, out: Path, canvas: int, objects: tuple[int, int], copies: int, threads: int | None
+) -> None:
     """Train any network of the zoo on cluttered scenes: what Glance and Focus is compared with."""
     if threads:
         torch.set_num_threads(threads)
-    source = SceneSource(data, SceneSpec(canvas, objects, piece_counts, pieces), copies)
+    source = SceneSource(data, SceneSpec(canvas, objects), copies)
     path = train(Recipe.from_file(recipe_path), source, out, progress=_report_plain)
     click.echo(f"wrote {path}")
 

@@ -34,14 +34,9 @@ class GlanceRecipe:
     """"pictures": as they are; "scenes": cluttered scenes made of them (zoo.focus_scenes), `design.picture` wide."""
     object_sides: tuple[int, ...] = (36, 64)
     """Of scenes: smallest and largest side of the labelled picture."""
-    piece_sides: tuple[int, ...] = (8, 22)
-    """Of scenes: smallest and largest side of the pieces of other pictures."""
-    piece_counts: tuple[int, ...] = (6, 12)
-    """Of scenes: fewest and most pieces."""
     init: str = ""
     """A finished checkpoint: of zoo.train, whose network both encoders start from, or of this training, to go on from
-    the whole of it (then stage 1 may be left out; patch, picture and map_stride of the design may differ); empty:
-    fresh weights."""
+    the whole of it (then stage 1 may be left out); empty: fresh weights."""
     stage1_epochs: int = 6
     """Random patches."""
     stage2_epochs: int = 3
@@ -101,16 +96,12 @@ class GlanceRecipe:
         _require(self.variant in ("", *VARIANTS), "variant", self.variant, f"one of {', '.join(VARIANTS)}")
         _require(len(self.mean) == 3, "mean", self.mean, "three numbers")
         _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
-        for name, least in (("object_sides", 8), ("piece_sides", 1), ("piece_counts", 0)):
-            pair = getattr(self, name)
-            low_high = len(pair) == 2 and least <= pair[0] <= pair[1]
-            _require(low_high, name, pair, f"two whole numbers, {least} or more, smaller first")
+        low_high = len(self.object_sides) == 2 and 8 <= self.object_sides[0] <= self.object_sides[1]
+        _require(low_high, "object_sides", self.object_sides, "two whole numbers, 8 or more, smaller first")
         _require(self.stage1_epochs > 0 or bool(self.init), "stage1_epochs", 0, "1 or more without init")
         design = self.build_design()
-        for name in ("object_sides", "piece_sides"):
-            sides = getattr(self, name)
-            fits = self.data != "scenes" or sides[1] <= design.picture
-            _require(fits, name, sides, f"at most the scene's {design.picture} pixels")
+        fits = self.data != "scenes" or self.object_sides[1] <= design.picture
+        _require(fits, "object_sides", self.object_sides, f"at most the scene's {design.picture} pixels")
 
     def build_design(self) -> Design:
         """The network's structure.
@@ -141,8 +132,7 @@ class GlanceRecipe:
         """How scenes are made; None for pictures."""
         if self.data != "scenes":
             return None
-        (low, high), (few, many), (small, large) = self.object_sides, self.piece_counts, self.piece_sides
-        return SceneSpec(self.build_design().picture, (low, high), (few, many), (small, large))
+        return SceneSpec(self.build_design().picture, (self.object_sides[0], self.object_sides[1]))
 
     @property
     def ppo_settings(self) -> PpoSettings:

@@ -77,7 +77,7 @@ def train_gfnet(
     if initial_weights is not None:
         run.model.load_state_dict(initial_weights)
     elif recipe.init and not last.exists():
-        start_from(run.model, load_checkpoint(Path(recipe.init)), source.classes, recipe.stages[1] + recipe.stages[3] > 0)
+        start_from(run.model, load_checkpoint(Path(recipe.init)), source.classes)
     if last.exists():
         run.restore(load_checkpoint(last), last)
     done = 0

@@ -15,9 +15,10 @@ from converters.errors import ConversionError
 from converters.focus_checkpoint import focus_checkpoint_from_bundle, stored_weights
 from converters.glance_focus_build import FocusRequest, build_focus
 from edge_runtime.bundle import Bundle, default_bundle_path
-from zoo.gfnet_checkpoint import build_gfnet
+from zoo.gfnet_checkpoint import build_gfnet, start_from
 from zoo.gfnet_recipe import GlanceRecipe
 from zoo.pictures import PictureSource
+from zoo.recipe import RecipeError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "apps" / "demo" / "focus-20.bundle"
 SHIPPED_RECIPE = "zoo/recipes/gfnet-lite0-scenes-20-more.toml"
@@ -35,7 +36,8 @@ def test_a_float_bundle_comes_back_with_the_same_vectors_places_and_answers(
     held = checkpoint(source)
     before, _ = build_gfnet(held)
     bundle = Bundle.load(build_focus(FocusRequest(held, source, tmp_path / "a.bundle", budgets=1)))
-    after, recipe = build_gfnet(focus_checkpoint_from_bundle(bundle, GlanceRecipe.from_dict(held.recipe)))
+    taken = focus_checkpoint_from_bundle(bundle, GlanceRecipe.from_dict(held.recipe))
+    after, recipe = build_gfnet(taken)
     assert recipe.to_dict() == held.recipe
     torch.manual_seed(0)
     patches = torch.randn(5, 3, 12, 12)
@@ -55,6 +57,8 @@ def test_a_float_bundle_comes_back_with_the_same_vectors_places_and_answers(
         ):  # fmt: skip
             assert torch.equal(found, expected)
         assert torch.equal(before.classifier.linear.weight, after.classifier.linear.weight)
+    with pytest.raises(RecipeError, match="taken back from a bundle"):
+        start_from(before, taken, list(taken.classes))
 
 
 def test_integers_come_back_as_the_values_that_they_stand_for() -> None:

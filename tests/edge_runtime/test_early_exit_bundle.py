@@ -137,7 +137,7 @@ def test_points_share_their_programs_and_warm_up_before_the_first_frame(tmp_path
     assert isinstance(patient, EarlyExitRunner)
     assert isinstance(hasty, EarlyExitRunner)
     assert sorted(fake_engine) == ["classifier", "focus", "glance", "policy"]
-    assert patient.look_clock.next_look_s(0.0) > 0.0
+    assert patient.look_clock.risk(0.0) == 1.0
     hasty.close()
     assert best(patient.run()) == 1
     hasty.run()

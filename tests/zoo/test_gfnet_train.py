@@ -200,20 +200,6 @@ def test_a_finished_network_is_trained_on_as_a_whole(
         train_gfnet(other, source, tmp_path / "b")
 
 
-def test_a_finished_network_goes_on_with_larger_pictures_and_its_policy_begins_afresh(
-    whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
-) -> None:
-    before = whole_runs["grid"][-1]
-    larger = {**RECIPE.design, "patch": 40, "picture": 48}  # the policy's maps have 2 x 2 cells there, 1 x 1 here
-    only_policy = {"init": str(before), "design": larger, "stage1_epochs": 0, "stage3_epochs": 0, "stage4_epochs": 0}
-    after = train_gfnet(changed(policy="grid", **only_policy), source, tmp_path / "a")
-    old, new = weights(before), weights(after)
-    assert {name for name in old if old[name].shape != new[name].shape} == {"policy.encoder.3.weight"}
-    assert moved({k: v for k, v in old.items() if not k.startswith("policy.")}, new) == set()
-    with pytest.raises(RecipeError, match="would begin afresh; let it learn"):
-        train_gfnet(changed(policy="none", **only_policy), source, tmp_path / "b")
-
-
 def test_another_recipe_in_the_same_folder_is_refused(
     whole_runs: dict[str, list[Path]], source: PictureSource, tmp_path: Path
 ) -> None:

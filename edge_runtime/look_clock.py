@@ -1,0 +1,115 @@
+"""Whether the next look of an anytime network will end in time, from how long looks took so far."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+
+REMEMBERED_LOOKS, REMEMBERED_SLOW_LOOKS = 1024, 128
+FEWEST_LOOKS = 32
+SLOW = 1.5
+"""A look is slow when it took so many times the usual time, or more."""
+LOOKS_TO_BELIEVE = 5
+SLOW_SHARE_RATE = 1.0 / 256.0
+STOPS_TO_FORGET = 16
+
+
+class Window:
+    """The last so many numbers, in order of size."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._recent: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    def add(self, value: float) -> None:
+        """Take one in, and forget the oldest when there are too many."""
+        if len(self._recent) == self._size:
+            self.forget()
+        self._recent.append(value)
+        insort(self._sorted, value)
+
+    def forget(self) -> None:
+        """Drop the oldest; there must be one."""
+        del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
+
+    def median(self) -> float:
+        """The middle one, of two the larger; there must be one."""
+        return self._sorted[len(self._sorted) // 2]
+
+    def share_above(self, value: float) -> float:
+        """0-1 of the numbers; 0 when there is none."""
+        count = len(self._sorted)
+        return (count - bisect_right(self._sorted, value)) / count if count else 0.0
+
+
+class LookClock:
+    """The usual time of a look, how slow the machine is now, and what looks lose beyond that.
+
+    A look that takes much longer than usual either lost the core for a while, and the next one runs on a core that was
+    just got back, or the machine became slower. The middle one of the last few looks tells these apart. What looks lose
+    is remembered apart for those that came after a slow look of the same frame. Glances and patches are remembered
+    together: a runner that has to stop after each glance goes on learning.
+    """
+
+    def __init__(self) -> None:
+        self._glances, self._patches = Window(REMEMBERED_SLOW_LOOKS), Window(REMEMBERED_SLOW_LOOKS)
+        self._lost, self._lost_after_slow = Window(REMEMBERED_LOOKS), Window(REMEMBERED_SLOW_LOOKS)
+        """Seconds beyond the usual time."""
+        self._slowness: deque[float] = deque(maxlen=LOOKS_TO_BELIEVE)
+        """Of the last looks: their time as a multiple of the usual one."""
+        self._slow = False
+        """The last look was."""
+        self._slow_share = 1.0
+        """Of all looks, 0-1; falls from 1 as looks are seen."""
+        self._stops = 0
+
+    def observe(self, look: int, seconds: float) -> None:
+        """Take in the time of one look; 0 is the glance, which begins a frame."""
+        same = self._patches if look else self._glances
+        usual = same.median() if len(same) else seconds
+        after_slow = look > 0 and self._slow
+        (self._lost_after_slow if after_slow else self._lost).add(max(seconds - usual, 0.0))
+        self._slowness.append(seconds / usual if usual > 0.0 else 1.0)
+        self._slow = self._slowness[-1] >= SLOW
+        self._slow_share += SLOW_SHARE_RATE * (self._slow - self._slow_share)
+        same.add(seconds)
+
+    def risk(self, room_s: float) -> float:
+        """How much the next look adds to the share of frames that are late, 0-1; 0 while no patch has been seen.
+
+        After a slow look it is the probability that this look is too long, times the share of looks that are slow: a
+        rare case may be riskier than what happens in every frame. While too few of them are known, they are tried.
+
+        Args:
+            room_s: until the deadline.
+        """
+        if not len(self._patches):
+            return 0.0
+        slowness = max(sorted(self._slowness)[len(self._slowness) // 2], 1.0)
+        may_lose_s = room_s - self._patches.median() * slowness
+        if may_lose_s < 0.0:
+            return 1.0
+        if not self._slow:
+            return self._lost.share_above(may_lose_s)
+        if len(self._lost_after_slow) < FEWEST_LOOKS:
+            return 0.0
+        return self._slow_share * self._lost_after_slow.share_above(may_lose_s)
+
+    def stopped(self) -> None:
+        """The next look was too risky. If that is for what came after slow looks, some of it is forgotten in time, so
+        that it is tried again."""
+        if self._slow and len(self._lost_after_slow) >= FEWEST_LOOKS:
+            self._stops = (self._stops + 1) % STOPS_TO_FORGET
+            if self._stops == 0:
+                self._lost_after_slow.forget()
+
+    def usual_s(self, looks: float) -> float:
+        """Median time of a run of so many looks, not necessarily whole; 0 when none has been seen."""
+        if not len(self._glances):
+            return 0.0
+        patch_s = self._patches.median() if len(self._patches) else 0.0
+        return self._glances.median() + max(0.0, looks - 1.0) * patch_s
