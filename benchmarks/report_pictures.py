@@ -1,9 +1,10 @@
-"""The gallery of reports (docs/gallery.md): for each shipped bundle, profile it, play its demo, draw both pages, take pictures.
+"""The gallery of reports (docs/gallery.md): of each shipped bundle, a profile and a played demo.
 
     python -m benchmarks.report_pictures            # about ten minutes, on a machine that does nothing else
     python -m benchmarks.report_pictures --reuse    # of the files of out/gallery that are there already
 
-Needs playwright, pillow and a Chromium (Debian: apt install chromium). The files behind the pictures stay in out/gallery.
+Needs playwright, pillow and a Chromium (Debian: apt install chromium). The files behind the pictures stay in
+out/gallery.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ SHIPPED = (
     ),
     Shipped(
         "apps/demo/focus-20.bundle", (),
-        ("--bundle", "apps/demo/focus-20.bundle", "--source", "out/wall.mp4", "--scenario", "apps/demo/focus-scenario.toml"),
+        ("--bundle", "apps/demo/focus-20.bundle", "--source", "out/wall.mp4",
+         "--scenario", "apps/demo/focus-scenario.toml"),
         FOCUS_PICTURES, ("apps.demo.make_wall", "--out", "out/wall.mp4"),
     ),
 )  # fmt: skip

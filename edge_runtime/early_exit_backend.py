@@ -12,9 +12,10 @@ import numpy.typing as npt
 from edge_runtime.backends import Backend, BackendOptions, Runner
 from edge_runtime.backends.ort_options import open_session
 from edge_runtime.bundle import Bundle
-from edge_runtime.early_exit import Array, EarlyExitRunner, LookClock
+from edge_runtime.early_exit import Array, EarlyExitRunner
 from edge_runtime.errors import BackendError
 from edge_runtime.exit_records import EarlyExits, LookParts
+from edge_runtime.look_clock import LookClock
 from edge_runtime.manifest import OperatingPoint, Program
 
 Call = Callable[..., list[Array]]

@@ -31,8 +31,8 @@ def start_from(model: GFNet, checkpoint: Checkpoint, classes: list[str]) -> None
     if held.get("family") == FAMILY:
         if checkpoint.training.get(FROM_BUNDLE):
             raise RecipeError(
-                "recipe: init: it was taken back from a bundle, which has no normalisation left to train with; start from "
-                "the result of a training run (make train-focus)"
+                "recipe: init: it was taken back from a bundle, which has no norms left to train with; start from the "
+                "result of a training run (make train-focus)"
             )
         before, _ = build_gfnet(checkpoint)
         if before.design != design or checkpoint.classes != classes:
