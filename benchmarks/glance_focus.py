@@ -5,10 +5,11 @@
         --precision fp32 --precision int8 --out runs/focus.bundle
     python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-lite0-scenes-20-more/model.pt \\
         --static runs/lite0-scenes-20-more/model.pt --data PICTURES
+    python -m benchmarks.glance_focus apps/demo/focus-20.bundle --checkpoint ... --data PICTURES --only-deadline
 
 Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
-turn over all points. Fills the tables of docs/glance-and-focus.md; those of a network that was trained on pictures as
-they are have a place of their own there, and no deadline.
+turn over all points; deadlines under load are measured by themselves. Fills the tables of docs/glance-and-focus.md;
+those of a network that was trained on pictures as they are have a place of their own there, and no deadline.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.glance_focus_tables import PAGE, fill, render
+from benchmarks.glance_focus_tables import PAGE, deadline_line, fill, render
 from benchmarks.record import percentiles, save
 from converters.glance_focus_scores import HELD_OUT_SCENES
 
@@ -322,10 +323,11 @@ def _burn() -> None:
 )  # fmt: skip
 @click.option("--frames", default=DEADLINE_FRAMES, show_default=True, help="For the deadline.")
 @click.option("--busy", default=BUSY_PROCESSES, show_default=True, help="Busy processes beside the deadline's frames.")
+@click.option("--only-deadline", is_flag=True, help="Measure the deadline alone, and fill its line.")
 @click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
 def main(
     bundle_path: str, checkpoint: Path, static: Path | None, data: str, held_out_scenes: int, test_scenes: int,
-    frames: int, busy: int, write: bool,
+    frames: int, busy: int, only_deadline: bool, write: bool,
 ) -> None:  # fmt: skip
     """Measure and fill the tables of docs/glance-and-focus.md."""
     import torch
@@ -337,20 +339,27 @@ def main(
     torch.set_num_threads(1)
     bundle = Bundle.load(bundle_path)
     scenes, labels, model, (views, splits) = scenes_of_test(load_checkpoint(checkpoint), data)
+    plain = views.spec is None
+    if only_deadline:
+        kept = {"deadline": {**deadlines(bundle, scenes, labels, frames, busy), "bundle": bundle.root.name}}
+        _finish(kept, deadline_line(kept["deadline"]), "glance_focus_deadline" if write else "")
+        return
     cost = step_madds(model.design, len(bundle.manifest.labels))
     values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
     values["static"] = [] if static is None else static_points(static, scenes)
     values["speed_ups"] = speed_ups(values["focus"], values["static"])
     values["budgets"] = budget_plans(model, views, splits, cost, held_out_scenes, test_scenes)
     values["controls"] = controls(model, views, splits["test"])
-    plain = views.spec is None
-    if not plain:
-        values["deadline"] = deadlines(bundle, scenes, labels, frames, busy)
     tables = {("pictures-" if plain else "") + marker: table for marker, table in render(values).items()}
-    for name, table in tables.items():
-        click.echo(f"{name}\n{table}\n")
-    if write:
-        save("glance_focus_pictures" if plain else "glance_focus", values)
+    _finish(values, tables, ("glance_focus_pictures" if plain else "glance_focus") if write else "")
+
+
+def _finish(values: dict[str, Any], tables: dict[str, str], name: str) -> None:
+    """Show the tables; with a name for the result, keep it and fill the page."""
+    for marker, table in tables.items():
+        click.echo(f"{marker}\n{table}\n")
+    if name:
+        save(name, values)
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 

@@ -13,15 +13,13 @@ Row = dict[str, Any]
 
 
 def render(values: dict[str, Any]) -> dict[str, str]:
-    """Marker -> table, of benchmarks/results/glance_focus.json; without a deadline where none was measured."""
+    """Marker -> table, of benchmarks/results/glance_focus.json."""
     tables = {
         "plans": _plans(values["focus"]),
         "budgets": _budgets(values["budgets"]),
         "controls": _controls(values["controls"]),
         "static": _static(values["static"], values["speed_ups"]),
     }
-    if "deadline" in values:
-        tables["deadline"] = _deadline(values["deadline"])
     return {name: "\n".join(lines) for name, lines in tables.items()}
 
 
@@ -104,10 +102,11 @@ def _static(rows: list[Row], speed_ups: list[Row]) -> list[str]:
     return lines
 
 
-def _deadline(late: Row) -> list[str]:
-    return [
-        f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: {late['in_time']:.2%} of "
-        f"{late['frames']} frames in time, {late['looks']:.2f} looks, accuracy {late['accuracy']:.3f} (two looks at "
-        f"the same frames, without a deadline: {late['two_look_accuracy']:.3f}), "
-        f"p99 {late['latency_ms']['p99']:.2f} ms."
-    ]
+def deadline_line(late: Row) -> dict[str, str]:
+    """Marker -> line, of benchmarks/results/glance_focus_deadline.json."""
+    return {
+        "deadline": f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: "
+        f"{late['in_time']:.2%} of {late['frames']} frames in time, {late['looks']:.2f} looks, accuracy "
+        f"{late['accuracy']:.3f} (two looks at the same frames, without a deadline: {late['two_look_accuracy']:.3f}), "
+        f"p99 {late['latency_ms']['p99']:.2f} ms; {late['bundle']}."
+    }

@@ -21,7 +21,8 @@ FLUSH_EVERY_S = 1.0
 
 def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
     """The line of one frame, with units in its keys. What a replay needs is not rounded."""
-    decision = result.decision
+    decision, trail = result.decision, result.trail
+    looked = {} if trail is None else {"steps": trail.looks, "stopped_because": trail.reason}
     return {
         "event": "frame",
         "index": result.frame.index,
@@ -51,6 +52,7 @@ def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
         "battery_share": readings.battery_share,
         "memory_available_bytes": readings.memory_available_bytes,
         "throttled": readings.throttled,
+        **looked,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,21 @@ def point_label(width: float | None, size_hw: Sequence[int] | None, extra: str =
 
 
 def distinct_labels(names: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The labels; the name instead where a label is empty or stands for two names."""
+    """The labels; the name instead where a label is empty or stands for two names, without what all names end in."""
     users: dict[str, set[str]] = {}
     for name, label in zip(names, labels, strict=True):
         users.setdefault(label, set()).add(name)
-    return [label if label and len(users[label]) == 1 else name for name, label in zip(names, labels, strict=True)]
+    short = _without_common_ending(names)
+    return [label if label and len(users[label]) == 1 else name for name, label in zip(short, labels, strict=True)]
+
+
+def _without_common_ending(names: Sequence[str]) -> list[str]:
+    """The names without the words (-int8) that all of them end in; one name alone stays as it is."""
+    different = [name[::-1] for name in set(names)]
+    ending = commonprefix(different)[::-1] if len(different) > 1 else ""
+    ending = ending[ending.index("-") :] if "-" in ending else ""
+    short = [name.removesuffix(ending) for name in names]
+    return short if all(short) else list(names)
 
 
 def read_points(

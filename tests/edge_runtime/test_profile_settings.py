@@ -11,11 +11,11 @@ from edge_runtime.profiling.settings import MODES, make_plan, parse_duration, pa
 def test_quick_fits_forty_points_into_its_time_and_keeps_a_minimum() -> None:
     quick = MODES["quick"]
     small = make_plan(quick, [1.0] * 20)
-    assert (small.rounds, small.block_runs) == (12, 4)
+    assert (small.rounds, small.block_runs) == (16, 4)
     assert small.seconds < quick.measure_s
     many = make_plan(quick, [1.0] * 40)
     assert many.seconds <= quick.measure_s
-    assert many.rounds < 12
+    assert many.rounds < 16
     assert many.block_runs == 4
     slow = make_plan(quick, [5000.0] * 40)
     assert (slow.rounds, slow.block_runs) == (3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from report_cases import frame_line, run_lines, start_line, write_run
 from edge_runtime.errors import ResultError
 from edge_runtime.reporting.run_buckets import gather, stretches
 from edge_runtime.reporting.run_log import RunLog
+from edge_runtime.reporting.run_points import distinct_labels
 from edge_runtime.reporting.run_reader import read_run
 from edge_runtime.reporting.run_story import RunStory
 from edge_runtime.reporting.static_comparison import compare_with_static, tabled_latencies
@@ -265,9 +267,26 @@ def test_stretches_cover_the_run_in_order(tmp_path: Path) -> None:
     assert parts[-1].end_s == run.duration_s
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["one-look-int8", "all-int8"], ["one-look", "all"]),
+        (["one-look-int8", "all-int8", "all-int8"], ["one-look", "all", "all"]),
+        (["one-look-int8"], ["one-look-int8"]),
+        (["budget-1-int8-et", "budget-2-int8-et"], ["budget-1", "budget-2"]),
+        (["all", "all-int8"], ["all", "all-int8"]),
+        (["a-int8", "-int8"], ["a-int8", "-int8"]),
+        (["p1", "p11"], ["p1", "p11"]),
+    ],
+)
+def test_what_all_names_end_in_is_left_out_of_their_labels(names: list[str], shown: list[str]) -> None:
+    assert distinct_labels(names, [""] * len(names)) == shown
+
+
 def test_the_lines_of_these_tests_are_what_the_runtime_writes(tmp_path: Path) -> None:
     """Were a key renamed in telemetry, the columns would be empty: compare with what frame_record gives."""
     from edge_runtime.frame import Frame
+    from edge_runtime.look_trail import LookTrail
     from edge_runtime.readings import UNKNOWN
     from edge_runtime.result import Classification, Decision, Result
     from edge_runtime.telemetry import frame_record
@@ -277,3 +296,5 @@ def test_the_lines_of_these_tests_are_what_the_runtime_writes(tmp_path: Path) ->
     result = Result(frame, answer, (), decision, 0.1, 0.2, 0.4, 2.0)
     written = json.loads(json.dumps(frame_record(result, UNKNOWN)))
     assert set(frame_line(0)) <= set(written)
+    looked = dataclasses.replace(result, trail=LookTrail(3, 5, "sure", (0.0, 0.0, 2.0, 2.0), ()))
+    assert json.loads(json.dumps(frame_record(looked, UNKNOWN)))["steps"] == 3

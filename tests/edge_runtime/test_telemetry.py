@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from fake_engine import FakeClock
 
 from edge_runtime.errors import SinkError
 from edge_runtime.frame import Frame
+from edge_runtime.look_trail import LookTrail
 from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Classification, Decision, Result
 from edge_runtime.telemetry import FLUSH_EVERY_S, TelemetryFile, frame_record
@@ -21,6 +23,9 @@ RESULT = Result(
     Frame(np.zeros((2, 2, 3), np.uint8), 7, 12.3456789), Classification("cup", 0.87654321), (),
     Decision("p1", "best within the deadline", 1.23456, 1.5, True, False), 0.123456, 2.0, 3.0, 33.3, 4, False,
 )  # fmt: skip
+
+VIEW = (0.0, 0.0, 2.0, 2.0)
+LOOKED_TWICE = dataclasses.replace(RESULT, trail=LookTrail(2, 5, "sure", VIEW, (VIEW,)))
 
 
 def test_a_frames_line_says_everything_that_happened() -> None:
@@ -35,9 +40,16 @@ def test_a_frames_line_says_everything_that_happened() -> None:
     }  # fmt: skip
 
 
+def test_the_looks_of_a_network_with_early_exits_are_recorded() -> None:
+    added = {**frame_record(LOOKED_TWICE, UNKNOWN)}
+    for key in frame_record(RESULT, UNKNOWN):
+        del added[key]
+    assert added == {"steps": 2, "stopped_because": "sure"}
+
+
 def test_every_key_is_documented() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert [key for key in frame_record(RESULT, UNKNOWN) if f"`{key}`" not in text] == []
+    assert [key for key in frame_record(LOOKED_TWICE, UNKNOWN) if f"`{key}`" not in text] == []
 
 
 def test_lines_reach_the_disk_about_once_a_second(tmp_path: Path) -> None:
