@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -55,10 +54,11 @@ def distinct_labels(names: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 def _without_common_ending(names: Sequence[str]) -> list[str]:
     """The names without the words (-int8) that all of them end in; one name alone stays as it is."""
-    different = [name[::-1] for name in set(names)]
-    ending = commonprefix(different)[::-1] if len(different) > 1 else ""
-    ending = ending[ending.index("-") :] if "-" in ending else ""
-    short = [name.removesuffix(ending) for name in names]
+    words, shared = [name.split("-") for name in names], 0
+    several = len(set(names)) > 1
+    while several and all(len(w) > shared + 1 for w in words) and len({w[-1 - shared] for w in words}) == 1:
+        shared += 1
+    short = ["-".join(w[: len(w) - shared]) for w in words]
     return short if all(short) else list(names)
 
 
