@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_runtime.look_trail import LookTrail
+from edge_runtime.point_names import without_shared_ending
 from edge_runtime.readings import UNKNOWN, Readings
 from edge_runtime.result import Result
 
@@ -85,11 +86,12 @@ class HudState:
 def grid_points(points: Sequence[LadderPoint]) -> tuple[GridPoint, ...]:
     """The ladder as cells; accuracy on the select split, or on the only one there is."""
     cells = []
+    names = dict(zip((p.name for p in points), without_shared_ending([p.name for p in points]), strict=True))
     dearest = max((getattr(point, "madds", 0) for point in points), default=0) or 1
     for point in points:
         by_split = dict(point.accuracy or {})
         value = by_split.get("select", next(iter(by_split.values()), None))
-        label = point.name if getattr(point, "exit", None) is not None else ""
+        label = names[point.name] if getattr(point, "exit", None) is not None else ""
         cost_share = getattr(point, "madds", dearest) / dearest
         size_hw = (point.size_hw[0], point.size_hw[1])
         cells.append(GridPoint(point.name, float(point.width), size_hw, value, label, cost_share))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.point_names import without_shared_ending
 from edge_runtime.records import NO_TEXT
 
 MAX_POINTS = 4096
@@ -48,18 +49,8 @@ def distinct_labels(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     users: dict[str, set[str]] = {}
     for name, label in zip(names, labels, strict=True):
         users.setdefault(label, set()).add(name)
-    short = _without_common_ending(names)
+    short = without_shared_ending(names)
     return [label if label and len(users[label]) == 1 else name for name, label in zip(short, labels, strict=True)]
-
-
-def _without_common_ending(names: Sequence[str]) -> list[str]:
-    """The names without the words (-int8) that all of them end in; one name alone stays as it is."""
-    words, shared = [name.split("-") for name in names], 0
-    several = len(set(names)) > 1
-    while several and all(len(w) > shared + 1 for w in words) and len({w[-1 - shared] for w in words}) == 1:
-        shared += 1
-    short = ["-".join(w[: len(w) - shared]) for w in words]
-    return short if all(short) else list(names)
 
 
 def read_points(

@@ -104,6 +104,8 @@ class LookPoint:
 def test_points_that_differ_in_looks_alone_go_by_their_names_and_costs() -> None:
     points = grid_points([LookPoint("one-look", 25, "one-look"), LookPoint("all", 100, "all")])
     assert [point_text(p) for p in points] == ["one-look", "all"]
+    alike = grid_points([LookPoint("one-look-int8", 25, "x"), LookPoint("all-int8", 100, "y")])
+    assert [(p.name, point_text(p)) for p in alike] == [("one-look-int8", "one-look"), ("all-int8", "all")]
     assert [p.cost_share for p in points] == [0.25, 1.0]
     assert point_text(grid_points(POINTS)[0]) == "0.25 × 32"
     drawn = [draw_overlay(frame(128), replace(STATE, points=points, point=name)) for name in ("one-look", "all")]
