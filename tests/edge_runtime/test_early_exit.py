@@ -80,6 +80,19 @@ def test_the_risks_of_a_frames_looks_add_up() -> None:
     assert (made.last.looks, made.last.reason) == (3, OUT_OF_TIME)
 
 
+def test_a_runner_tells_its_clock_when_it_stops_for_the_deadline_and_only_then() -> None:
+    made, _, clock = runner([0.5] * 4)
+    told: list[float] = []
+    made.look_clock.stopped = lambda: told.append(clock.now_s)  # type: ignore[method-assign]
+    made.warm_up()
+    made.deadline_s = clock.now_s + 1.0
+    made.run()
+    assert told == []
+    made.deadline_s = clock.now_s + 0.015
+    made.run()
+    assert told == [clock.now_s]
+
+
 def test_a_look_that_fails_leaves_the_answer_before_it() -> None:
     made, parts, _ = runner([0.5, 0.6, 0.7, 0.8])
     parts.fail_at = 2
