@@ -340,6 +340,8 @@ def main(
     bundle = Bundle.load(bundle_path)
     scenes, labels, model, (views, splits) = scenes_of_test(load_checkpoint(checkpoint), data)
     plain = views.spec is None
+    if only_deadline and plain:
+        raise click.UsageError("--only-deadline: this network was trained on pictures as they are; give one of scenes")
     if only_deadline:
         kept = {"deadline": {**deadlines(bundle, scenes, labels, frames, busy), "bundle": bundle.root.name}}
         _finish(kept, deadline_line(kept["deadline"]), "glance_focus_deadline" if write else "")

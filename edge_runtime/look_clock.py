@@ -5,7 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 
+USUAL_LOOKS = 128
+"""Of each kind; their median is the usual time."""
 REMEMBERED_LOOKS, REMEMBERED_SLOW_LOOKS = 1024, 128
+"""Whose losses are remembered: after ordinary looks, and after slow ones."""
 FEWEST_LOOKS = 32
 SLOW = 1.5
 """A look is slow when it took so many times the usual time, or more."""
@@ -56,7 +59,7 @@ class LookClock:
     """
 
     def __init__(self) -> None:
-        self._glances, self._patches = Window(REMEMBERED_SLOW_LOOKS), Window(REMEMBERED_SLOW_LOOKS)
+        self._glances, self._patches = Window(USUAL_LOOKS), Window(USUAL_LOOKS)
         self._lost, self._lost_after_slow = Window(REMEMBERED_LOOKS), Window(REMEMBERED_SLOW_LOOKS)
         """Seconds beyond the usual time."""
         self._slowness: deque[float] = deque(maxlen=LOOKS_TO_BELIEVE)
