@@ -15,7 +15,7 @@ from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
 from zoo.recipe import Recipe, RecipeError
-from zoo.refit import refit_confidence
+from zoo.refit import refit_confidence, tune_checkpoint
 from zoo.slim_layers import SlimError
 from zoo.train import TrainError, train
 
@@ -78,6 +78,28 @@ def train_command(
     click.echo(f"wrote {path}")
 
 
+@main.command("tune-points")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(), required=True, help="The pictures that it was trained on.")
+@click.option("--strangers", default=None, help="Pictures of none of the classes, for a recipe that asks for them.")
+@click.option("--epochs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads; default: torch's own choice.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for model.pt and the log.")
+def tune_points_command(
+    checkpoint: Path, data: str, strangers: str | None, epochs: int, threads: int | None, out: Path
+) -> None:
+    """Tune the norms of each operating point of a finished checkpoint alone; its weights stay. Run again to resume.
+
+    Several processes: torchrun -m zoo tune-points ...
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    with _Progress() as progress:
+        others = None if strangers is None else PictureSource(strangers, labelled=False)
+        path = tune_checkpoint(checkpoint, PictureSource(data), out, epochs, strangers=others, progress=progress)
+    click.echo(f"wrote {path}")
+
+
 @main.command("points")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 def points_command(checkpoint: Path) -> None:
@@ -131,6 +153,8 @@ class _Progress:
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "step":
             self._bar.update(self._task, completed=event["done"], total=event["total"])
+        elif event["event"] == "points":
+            click.echo(f"points, epoch {event['epoch']}: loss {event['loss']:.3f}, {event['duration_s']:.0f} s")
         elif event["event"] == "epoch":
             line = f"epoch {event['epoch']}: loss {event['loss']:.3f}, train accuracy {event['train_accuracy']:.3f}"
             click.echo(f"{line}, {event['duration_s']:.0f} s")

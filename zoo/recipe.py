@@ -80,9 +80,18 @@ class Recipe:
     quantization_aware_epochs: int = 0
     """So many last epochs compute with weights and activations rounded as int8 rounds them."""
     quantization_largest: int = 127
-    """Largest magnitude of an integer weight in these epochs; 63 for x86 without VNNI."""
+    """Largest magnitude of an integer weight where they are rounded; 63 for x86 without VNNI."""
     unsure_share: float = 0.05
     """Share of held-out pictures of the known classes that may be answered "unsure"."""
+    point_epochs: int = 0
+    """After training, so many epochs in which the norms of each operating point are tuned alone (zoo.point_tuning)."""
+    point_learning_rate: float = 0.01
+    """Of Adam, on the logarithms of scales and on shifts in units of the scale."""
+    point_batch_size: int = 64
+    """Of each process, which tunes its own share of the points."""
+    point_augmentation: str = "light"
+    point_rounding: bool = False
+    """Beside weights that are rounded as int8 rounds them (`quantization_largest`)."""
     augmentation: str = "basic"
     seed: int = 0
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -105,15 +114,16 @@ class Recipe:
         _check(self.model in MODELS, "model", self.model, f"one of {', '.join(sorted(MODELS))}")
         _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         _check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
-        _check(
-            self.augmentation in AUGMENTATIONS, "augmentation", self.augmentation, f"one of {', '.join(AUGMENTATIONS)}"
-        )
+        for key in ("augmentation", "point_augmentation"):
+            value = getattr(self, key)
+            _check(value in AUGMENTATIONS, key, value, f"one of {', '.join(AUGMENTATIONS)}")
         _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
         ends = (min(self.widths), max(self.widths))
         fits = all(ends[0] <= w <= ends[1] for w in self.width_choices)
         _check(fits, "width_choices", self.width_choices, "widths between the smallest and the largest of widths")
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
-        _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
+        for key in ("learning_rate", "point_learning_rate"):
+            _check(0 < getattr(self, key) < math.inf, key, getattr(self, key), "more than 0")
         _check(not self.init_teacher or bool(self.init), "init_teacher", self.init_teacher, "false without init")
         _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
         teaches = self.distillation or not (self.init_teacher or self.ema_teacher)
@@ -138,6 +148,11 @@ class Recipe:
     def points(self) -> list[tuple[float, int]]:
         """Every (width, resolution) to calibrate and evaluate, largest first."""
         return [(w, r) for w in sorted(self.widths, reverse=True) for r in sorted(self.resolutions, reverse=True)]
+
+    def trained_points(self) -> list[tuple[float, int]]:
+        """Those of `points` that the method trains."""
+        only = max(self.widths) if self.method in ("single", "multiresolution") else None
+        return [point for point in self.points() if only is None or point[0] == only]
 
 
 def recipe_from_dict(kind: type[AnyRecipe], values: dict[str, Any]) -> AnyRecipe:
@@ -209,6 +224,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "full_every": (1, math.inf),
     "quantization_aware_epochs": (0, math.inf),
     "quantization_largest": (1, 128),
+    "point_epochs": (0, math.inf),
+    "point_batch_size": (2, math.inf),
     "unsure_share": (0, 1),
     "seed": (0, math.inf),
     "calib_pictures": (0, math.inf),

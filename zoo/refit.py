@@ -1,18 +1,23 @@
-"""Fit the confidence of a finished checkpoint again, and measure it on pictures of none of the classes."""
+"""Improve a finished checkpoint: fit its confidence again, or tune the norms of its points."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from zoo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points, picture_logits
 from zoo.pictures import PictureSource
+from zoo.processes import Processes
 from zoo.recipe import Recipe
 from zoo.slim_net import SlimNet, materialise, to_channels_last
 from zoo.strangers import Strangers
+from zoo.train import train_strangers, write_result
+from zoo.training_log import TrainingLog, make_folder
 
 
 def refit_confidence(
@@ -31,8 +36,7 @@ def refit_confidence(
         CheckpointError: it has no points, or its classes are not those of the pictures.
     """
     checkpoint = load_checkpoint(path)
-    if not checkpoint.accuracy or checkpoint.classes != source.classes:
-        raise CheckpointError(f"{path}: expected a finished checkpoint of the classes of {source.root}; train it first")
+    _check_finished(checkpoint, path, source)
     recipe, model = Recipe.from_dict(checkpoint.recipe), checkpoint.build()
     share = recipe.unsure_share if unsure_share is None else unsure_share
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
@@ -47,6 +51,40 @@ def refit_confidence(
     return rows
 
 
+def tune_checkpoint(
+    path: Path,
+    source: PictureSource,
+    out: Path,
+    epochs: int,
+    *,
+    strangers: PictureSource | None = None,
+    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Path:
+    """Tune the norms of each point of a finished checkpoint (zoo.point_tuning) and evaluate it again.
+
+    Args:
+        path: a `model.pt`; it stays as it is.
+        source: the pictures that it was trained on.
+        out: folder for the new `model.pt`, its log, and what a stopped run goes on from.
+        epochs: replaces the recipe's `point_epochs`, and is stored.
+        strangers: pictures of none of its classes, for a recipe with `strangers_per_batch`.
+    Returns:
+        the path of the new `model.pt`.
+    Raises:
+        CheckpointError: it is not finished, its classes are not those of the pictures, or a file cannot be written.
+        RecipeError: there are strangers missing, the network has no batch norms, or `out` holds another run.
+    """
+    checkpoint = load_checkpoint(path)
+    _check_finished(checkpoint, path, source)
+    make_folder(out)
+    recipe = dataclasses.replace(Recipe.from_dict(checkpoint.recipe), point_epochs=epochs)
+    model, splits = checkpoint.build(), source.splits(recipe.calib_pictures, recipe.select_pictures)
+    others = train_strangers(recipe, source, splits["train"], strangers)
+    processes = Processes.join(torch.device("cpu"))
+    log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
+    return write_result(out, model, recipe, source, splits, others, processes, log)
+
+
 @torch.no_grad()
 def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row: dict[str, Any]) -> float:
     """How many of the pictures, 0-1, one operating point answers with "unsure".
@@ -58,3 +96,8 @@ def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row
     logits = picture_logits(plain, strangers, names, row["resolution"], recipe.mean, recipe.std)
     confidence = (logits.double() / row["temperature"]).softmax(1).max(1).values
     return float((confidence < row["unsure_below"]).double().mean())
+
+
+def _check_finished(checkpoint: Checkpoint, path: Path, source: PictureSource) -> None:
+    if not checkpoint.accuracy or checkpoint.classes != source.classes:
+        raise CheckpointError(f"{path}: expected a finished checkpoint of the classes of {source.root}; train it first")

@@ -29,13 +29,13 @@ from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
 from zoo.mutual import STRANGER, Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
-from zoo.optimizers import OPTIMIZERS
+from zoo.optimizers import OPTIMIZERS, parameter_groups, set_cosine_rate
 from zoo.pictures import PictureSource, Split
+from zoo.point_tuning import tune_bank
 from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
-from zoo.slim_layers import SlimConv
 from zoo.slim_net import SlimNet, to_channels_last
 from zoo.strangers import Strangers
 from zoo.training_log import TrainError, TrainingLog, make_folder
@@ -144,7 +144,7 @@ class _Run:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.split, self.device, self.processes = recipe, source, split, device, processes
-        self.strangers = _strangers(recipe, source, split, strangers)
+        self.strangers = train_strangers(recipe, source, split, strangers)
         try:
             model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
         except ValueError as error:
@@ -158,7 +158,7 @@ class _Run:
             raise RecipeError(
                 f"recipe: method 'multiresolution' needs a ResFormer, not {recipe.model!r}; use 'mutualnet'"
             )
-        groups = _parameter_groups(self.model, recipe.weight_decay)
+        groups = parameter_groups(self.model, recipe.weight_decay)
         self.optimizer = OPTIMIZERS[recipe.optimizer](groups, recipe.learning_rate, recipe.momentum)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and device.type == "cuda")
         self.amp = amp
@@ -302,7 +302,8 @@ class _Run:
             pictures, both over the batches of all processes.
         """
         recipe = self.recipe
-        _set_learning_rate(self.optimizer, recipe, self.epoch * self.steps_per_epoch + self.step, self.steps_per_epoch)
+        step, total = self.epoch * self.steps_per_epoch + self.step, recipe.epochs * self.steps_per_epoch
+        set_cosine_rate(self.optimizer, recipe.learning_rate, step, total, recipe.warmup_steps)
 
         def pictures_at(resolution: int) -> Tensor:
             return to_tensor(shrink_batch(batch, resolution), recipe.mean, recipe.std, self.device)
@@ -332,8 +333,15 @@ class _Run:
         return mean_loss, accuracy
 
 
-def _strangers(recipe: Recipe, source: PictureSource, split: Split, pictures: PictureSource | None) -> Strangers | None:
-    """What the recipe asks for."""
+def train_strangers(
+    recipe: Recipe, source: PictureSource, split: Split, pictures: PictureSource | None
+) -> Strangers | None:
+    """The strangers that a recipe asks for, as small as its training pictures; None where it asks for none.
+
+    Raises:
+        RecipeError: it asks for them, and there are no pictures.
+        DataError: too few of them can be used.
+    """
     if recipe.strangers_per_batch == 0:
         return None
     if pictures is None:
@@ -342,47 +350,36 @@ def _strangers(recipe: Recipe, source: PictureSource, split: Split, pictures: Pi
 
 
 def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:
-    """Calibrate, evaluate, and write the result (rank 0)."""
-    recipe, model = run.recipe, run.model
-    path = out / "model.pt"
-    if run.processes.rank == 0:
-        rows = np.random.default_rng(recipe.seed).permutation(len(splits["train"]))[: recipe.norm_pictures]
-        train = splits["train"]
+    """Calibrate, and write the result."""
+    recipe, train = run.recipe, splits["train"]
+    if run.processes.rank == 0 or recipe.point_epochs:
+        rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
         subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
-        points = recipe.points()
-        if recipe.method in ("single", "multiresolution"):
-            points = [point for point in points if point[0] == max(recipe.widths)]
-        calibrate(model, run.source, subset, points, recipe.mean, recipe.std)
+        calibrate(run.model, run.source, subset, recipe.trained_points(), recipe.mean, recipe.std)
+    return write_result(out, run.model, recipe, run.source, splits, run.strangers, run.processes, log)
+
+
+def write_result(
+    out: Path, model: SlimNet, recipe: Recipe, source: PictureSource, splits: Mapping[str, Split],
+    strangers: Strangers | None, processes: Processes, log: TrainingLog,
+) -> Path:  # fmt: skip
+    """Tune the points of a calibrated network if the recipe asks for it, evaluate, and write `model.pt` (rank 0)."""
+    points, path = recipe.trained_points(), out / "model.pt"
+    if recipe.point_epochs:
+        changed = tune_bank(
+            model, recipe, source, out, strangers=strangers, processes=processes, progress=log.relay
+        )  # fmt: skip
+        log.write({"event": "tuned", "points": changed, "of": len(points)})
+    if processes.rank == 0:
         held_out = {name: split for name, split in splits.items() if name != "train"}
         accuracy = evaluate_points(
-            model, run.source, held_out, points, recipe.mean, recipe.std, unsure_share=recipe.unsure_share
+            model, source, held_out, points, recipe.mean, recipe.std, unsure_share=recipe.unsure_share
         )
         log.write({"event": "result", "points": accuracy})
-        save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), run.source.classes, accuracy=accuracy))
-    if run.processes.count > 1:
+        save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), source.classes, accuracy=accuracy))
+    if processes.count > 1:
         distributed.barrier()
     return path
-
-
-def _parameter_groups(model: SlimNet, weight_decay: float) -> list[dict[str, Any]]:
-    """No decay on norms, biases and depthwise convolutions."""
-    depthwise = {
-        id(m.weight) for m in model.modules() if isinstance(m, SlimConv) and not isinstance(m.groups, int)
-    }  # fmt: skip
-    decayed = [p for p in model.parameters() if p.dim() > 1 and id(p) not in depthwise]
-    chosen = {id(p) for p in decayed}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_per_epoch: int) -> None:
-    """Cosine to zero, per step, after a linear warm-up."""
-    total = recipe.epochs * steps_per_epoch
-    rate = recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / total))
-    if step < recipe.warmup_steps:
-        rate = recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 @torch.no_grad()

@@ -42,6 +42,13 @@ class TrainingLog:
             raise TrainError(f"{self.path}: cannot be written: {error.strerror}; make room and run again") from error
         self.progress(event)
 
+    def relay(self, event: dict[str, Any]) -> None:
+        """An event of a part of the run: its steps are shown only, the rest is written, too."""
+        if event["event"] != "step":
+            self.write(event)
+        elif self.enabled:
+            self.progress(event)
+
     def step(self, done: int, total: int, loss: float) -> None:
         if self.enabled:
             self.progress({"event": "step", "done": done, "total": total, "loss": loss})

@@ -159,10 +159,11 @@ def _against_best(comparison: Comparison, chosen: npt.NDArray[np.bool_], frames:
     best = max(comparison.static, key=lambda score: score.useful_on(chosen))
     reached, late = best.useful_on(chosen), int((~best.on_time[chosen]).sum())
     gap = 100.0 * (run - reached)
+    times = {0: "never late", 1: "late once"}.get(late, f"late {late:,} times")
     distance = "as much as" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'} than"
     return (
         f"the adaptive run is expected to be right on {percent(run)} of {frames}: {distance} the best single point "
-        f"({best.title}), which would have reached {percent(reached)} and been late {late:,} times (computed)."
+        f"({best.title}), which would have reached {percent(reached)} and been {times} (computed)."
     )
 
 

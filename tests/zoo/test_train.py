@@ -16,9 +16,10 @@ from torch import Tensor
 
 from zoo.checkpoint import CheckpointError, load_checkpoint
 from zoo.models import create
+from zoo.optimizers import parameter_groups
 from zoo.pictures import DataError, PictureSource
 from zoo.recipe import Recipe, RecipeError
-from zoo.train import TrainError, _parameter_groups, open_device, train
+from zoo.train import TrainError, open_device, train
 
 RECIPE = Recipe(
     model_options={"width_mult": 0.25, "small_input": True},
@@ -208,7 +209,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine(source: PictureSour
 
 def test_norms_biases_and_depthwise_convolutions_do_not_decay() -> None:
     model = create("mobilenet_v1", num_classes=3, width_mult=0.25)
-    decayed, others = _parameter_groups(model, 0.1)
+    decayed, others = parameter_groups(model, 0.1)
     names = {id(p): name for name, p in model.named_parameters()}
     kept = {names[id(p)] for p in decayed["params"]}
     expected = {"stem.0.weight", "classifier.weight"} | {
