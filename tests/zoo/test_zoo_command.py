@@ -21,6 +21,7 @@ import zoo
 from zoo.checkpoint import load_checkpoint
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe
+from zoo.refit import tune_checkpoint
 from zoo.train import train
 
 ROOT = Path(zoo.__file__).resolve().parents[1]
@@ -106,6 +107,8 @@ def test_the_list_names_every_model(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("out is a file", "cannot be made into a folder"),
         ("no such device", "device 'abacus' cannot be used here"),
         ("no checkpoint", "no such checkpoint"),
+        ("tune no checkpoint", "nothing.pt: no such checkpoint"),
+        ("tune an unfinished one", "last.pt: expected a finished checkpoint"),
     ],
 )
 def test_trouble_is_one_sentence_and_exit_code_two(
@@ -130,6 +133,11 @@ def troubled_arguments(trouble: str, recipe: Path, data: Path, folder: Path) -> 
     """A command line in which one thing is wrong."""
     if trouble == "no checkpoint":
         return ["points", folder / "nothing.pt"]
+    if trouble.startswith("tune"):
+        path = folder / "nothing.pt"
+        if trouble == "tune an unfinished one":
+            path = train(Recipe.from_file(recipe), PictureSource(data), folder / "some", stop_after_epochs=1)
+        return ["tune-points", path, "--data", data, "--out", folder / "tuned"]
     out, more = folder / "run", ["--device", "abacus"] if trouble == "no such device" else []
     if trouble == "no recipe":
         recipe = folder / "nothing.toml"
@@ -164,13 +172,10 @@ def troubled_pictures(trouble: str, data: Path, folder: Path) -> Path:
 def test_two_processes_train_like_one(recipe: Path, tmp_path: Path) -> None:
     alone, pair = tmp_path / "alone", tmp_path / "pair"
     noise = write_noise(tmp_path / "noise")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    job = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # what torchrun sets
     # one step: at random weights, plain grounds leave ReLUs at zero, and rounding of 1e-6 moves the second step by 5 %
     recipe.write_text(RECIPE.replace("batch_size = 12", "batch_size = 36"), encoding="utf-8")
-    processes = [start(recipe, noise, pair, {**job, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    arguments = ["train", "--recipe", str(recipe), "--data", str(noise), "--out", str(pair), "--threads", "1"]
+    processes = start_two(arguments)
     train(Recipe.from_file(recipe), PictureSource(noise), alone)
     for process in processes:
         _, errors = process.communicate(timeout=250)
@@ -185,6 +190,32 @@ def test_two_processes_train_like_one(recipe: Path, tmp_path: Path) -> None:
     assert float(moved.norm() / expected.norm()) == pytest.approx(1.0, abs=0.1)  # a sum of gradients would give 2
 
 
+def test_two_processes_share_the_points_out_and_tune_them_as_one_does(shapes_folder: Path, tmp_path: Path) -> None:
+    values = {"widths": (0.25, 1.0), "resolutions": (16, 12), "epochs": 1, "batch_size": 12, "point_batch_size": 13}
+    small = {"calib_pictures": 3, "select_pictures": 6, "model_options": {"width_mult": 0.25, "small_input": True}}
+    source = PictureSource(shapes_folder)
+    before = train(Recipe(**values, **small), source, tmp_path / "before")
+    given = ["tune-points", str(before), "--data", str(shapes_folder), "--epochs", "2", "--threads", "1", "--out"]
+    processes = start_two([*given, str(tmp_path / "pair")])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        tune_checkpoint(before, source, tmp_path / "alone", 2)
+    finally:
+        torch.set_num_threads(threads)
+    for process in processes:
+        _, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, errors
+    pair, alone = (load_checkpoint(tmp_path / name / "model.pt") for name in ("pair", "alone"))
+    assert pair.accuracy == alone.accuracy
+    banks = [checkpoint.build().norm_bank.entries for checkpoint in (pair, alone)]
+    for key, entry in banks[0].items():
+        for name, stats in entry.items():
+            torch.testing.assert_close(stats, banks[1][key][name], rtol=0, atol=0)
+    lines = [json.loads(line) for line in (tmp_path / "pair" / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["points", "points", "tuned", "result"]  # one process writes
+
+
 def write_noise(root: Path) -> Path:
     """Pictures whose every channel varies: a norm over a plain background divides by almost nothing."""
     draw = np.random.default_rng(0)
@@ -197,12 +228,15 @@ def write_noise(root: Path) -> Path:
     return root
 
 
-def start(recipe: Path, data: Path, out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--out", str(out), "--threads", "1"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "zoo", *arguments],
-        cwd=ROOT, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start_two(arguments: list[str]) -> list[subprocess.Popen[str]]:
+    """Two processes of python -m zoo, in the environment that torchrun makes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    job = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{**job, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    command, pipe = [sys.executable, "-m", "zoo", *arguments], subprocess.PIPE
+    return [subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=pipe, stderr=pipe) for env in ranks]
 
 
 def movement(out: Path) -> Tensor:
