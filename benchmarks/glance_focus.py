@@ -1,21 +1,19 @@
-"""Glance and Focus against the same backbone without looking, on cluttered scenes; and its deadlines under load.
+"""Glance and Focus against the same backbone without looking, on cluttered scenes.
 
     make train-focus
     python -m converters focus --checkpoint runs/gfnet-lite0-scenes-20-more/model.pt --data PICTURES \\
         --precision fp32 --precision int8 --out runs/focus.bundle
     python -m benchmarks.glance_focus runs/focus.bundle --checkpoint runs/gfnet-lite0-scenes-20-more/model.pt \\
         --static runs/lite0-scenes-20-more/model.pt --data PICTURES
-    python -m benchmarks.glance_focus apps/demo/focus-20.bundle --checkpoint ... --data PICTURES --only-deadline
 
 Accuracy is on the test split's scenes. Latency is of one picture in onnxruntime on one thread, resizing included, in
-turn over all points; deadlines under load are measured by themselves. Fills the tables of docs/glance-and-focus.md;
-those of a network that was trained on pictures as they are have a place of their own there, and no deadline.
+turn over all points. Fills the tables of docs/glance-and-focus.md; those of a network that was trained on pictures as
+they are have a place of their own there. Deadlines under load: benchmarks.glance_focus_deadline.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import statistics
 import time
 from pathlib import Path
@@ -24,16 +22,15 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.glance_focus_tables import PAGE, deadline_line, fill, render
+from benchmarks.glance_focus_tables import PAGE, fill, render
 from benchmarks.record import percentiles, save
 from converters.glance_focus_scores import HELD_OUT_SCENES
 
 WARM_UP, TIMED = 10, 300
 BUDGETS, TEST_SCENES = 10, 4
-DEADLINE_FRAMES, BUSY_PROCESSES, CALIBRATION_FRAMES = 8000, 2, 8000
 
 
-def scenes_of_test(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, Any, Any]:
+def scenes_of(checkpoint: Any, data: str, split: str = "test") -> tuple[np.ndarray, np.ndarray, Any, Any]:
     """Scenes (N, S, S, 3) uint8, labels, the network and its views."""
     from zoo.gfnet_checkpoint import build_gfnet
     from zoo.gfnet_views import Views
@@ -43,7 +40,7 @@ def scenes_of_test(checkpoint: Any, data: str) -> tuple[np.ndarray, np.ndarray, 
     source = PictureSource(data)
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     views = Views(recipe, source, splits["train"].names)
-    return views.evaluation(splits["test"].names), splits["test"].labels, model, (views, splits)
+    return views.evaluation(splits[split].names), splits[split].labels, model, (views, splits)
 
 
 def planned_against_realised(
@@ -229,85 +226,6 @@ def _log_choose(count: int, k: int) -> float:
     return math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
 
 
-def deadlines(bundle: Any, scenes: np.ndarray, labels: np.ndarray, frames: int, busy: int) -> dict[str, Any]:
-    """All looks wanted, time for two, other processes busy: how many frames answer in time, and how well.
-
-    The deadline is what two looks keep in 999 of 1000 frames, measured under the same load: a tighter one could not be
-    kept so often by looking twice. The same frames are also answered by the network of two looks, which stops neither
-    early nor late.
-    """
-    from edge_runtime.backends import BackendOptions, open_backend
-
-    backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1))
-    point = max(bundle.points_for("onnxruntime"), key=lambda p: p.madds)
-    runner = backend.load(point)
-    two_looks = two_look_answers(backend, bundle, point, scenes[:frames]) == labels[:frames]
-    burners = [multiprocessing.Process(target=_burn, daemon=True) for _ in range(busy)]
-    for burner in burners:
-        burner.start()
-    try:
-        time.sleep(0.5)
-        two = two_look_runner(backend, bundle, point)
-        times_s = [_in_time(two, bundle, scenes[i % len(scenes)], 60.0)[2] for i in range(CALIBRATION_FRAMES)]
-        deadline_s = float(np.quantile(times_s, 0.999))
-        for scene in scenes[:20]:
-            _in_time(runner, bundle, scene, 60.0)
-        rows = [_in_time(runner, bundle, scenes[index % len(scenes)], deadline_s) for index in range(frames)]
-    finally:
-        for burner in burners:
-            burner.terminate()
-            burner.join()
-        backend.close()
-    shown = np.arange(frames) % len(scenes)
-    answers, looks, took_s = np.array(rows).T
-    return {
-        "deadline_ms": deadline_s * 1000.0, "frames": frames, "busy_processes": busy,
-        "in_time": float((took_s <= deadline_s).mean()), "accuracy": float((answers == labels[shown]).mean()),
-        "two_look_accuracy": float(two_looks[shown].mean()), "looks": float(looks.mean()),
-        "latency_ms": percentiles((took_s * 1000.0).tolist()),
-    }  # fmt: skip
-
-
-def two_look_runner(backend: Any, bundle: Any, point: Any) -> Any:
-    """A point's network that always looks twice."""
-    from edge_runtime.early_exit import EarlyExitRunner
-    from edge_runtime.exit_records import ExitSetting
-    from zoo.focus_exits import NEVER
-
-    setting = ExitSetting("two looks", 2, (NEVER,), 2.0, (0.0, 1.0))
-    parts, classes = backend.parts(point.program), len(bundle.manifest.labels)
-    return EarlyExitRunner(parts, bundle.manifest.exits, setting, point.size_hw, classes)
-
-
-def two_look_answers(backend: Any, bundle: Any, point: Any, scenes: np.ndarray) -> np.ndarray:
-    """The class (scenes,) that two looks of a point's network give, without early stop and deadline."""
-    from edge_runtime.preprocess import preprocess
-
-    runner, found = two_look_runner(backend, bundle, point), []
-    for scene in scenes:
-        preprocess(scene, bundle.spec, point.size_hw, out=runner.input)
-        found.append(int(runner.run()[0].argmax()))
-    return np.array(found)
-
-
-def _in_time(runner: Any, bundle: Any, scene: np.ndarray, deadline_s: float) -> tuple[int, int, float]:
-    """Class, looks and seconds of one frame that has a deadline."""
-    from edge_runtime.early_exit import DEADLINE_SHARE
-    from edge_runtime.preprocess import preprocess
-
-    started_s = time.monotonic()
-    preprocess(scene, bundle.spec, scene.shape[:2], out=runner.input)
-    runner.deadline_s = started_s + deadline_s * DEADLINE_SHARE
-    logits = runner.run()
-    took_s = time.monotonic() - started_s
-    return int(logits[0].argmax()), runner.last.looks, took_s
-
-
-def _burn() -> None:
-    while True:
-        math.fsum(range(1000))
-
-
 @click.command()
 @click.argument("bundle_path", type=click.Path(exists=True))
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo focus.")
@@ -321,13 +239,10 @@ def _burn() -> None:
     "--test-scenes", type=click.IntRange(1), default=TEST_SCENES, show_default=True,
     help="Scenes of each test picture that they are played on.",
 )  # fmt: skip
-@click.option("--frames", default=DEADLINE_FRAMES, show_default=True, help="For the deadline.")
-@click.option("--busy", default=BUSY_PROCESSES, show_default=True, help="Busy processes beside the deadline's frames.")
-@click.option("--only-deadline", is_flag=True, help="Measure the deadline alone, and fill its line.")
 @click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
 def main(
     bundle_path: str, checkpoint: Path, static: Path | None, data: str, held_out_scenes: int, test_scenes: int,
-    frames: int, busy: int, only_deadline: bool, write: bool,
+    write: bool,
 ) -> None:  # fmt: skip
     """Measure and fill the tables of docs/glance-and-focus.md."""
     import torch
@@ -338,14 +253,8 @@ def main(
 
     torch.set_num_threads(1)
     bundle = Bundle.load(bundle_path)
-    scenes, labels, model, (views, splits) = scenes_of_test(load_checkpoint(checkpoint), data)
+    scenes, labels, model, (views, splits) = scenes_of(load_checkpoint(checkpoint), data)
     plain = views.spec is None
-    if only_deadline and plain:
-        raise click.UsageError("--only-deadline: this network was trained on pictures as they are; give one of scenes")
-    if only_deadline:
-        kept = {"deadline": {**deadlines(bundle, scenes, labels, frames, busy), "bundle": bundle.root.name}}
-        _finish(kept, deadline_line(kept["deadline"]), "glance_focus_deadline" if write else "")
-        return
     cost = step_madds(model.design, len(bundle.manifest.labels))
     values: dict[str, Any] = {"focus": planned_against_realised(bundle, scenes, labels, cost)}
     values["static"] = [] if static is None else static_points(static, scenes)
@@ -353,15 +262,10 @@ def main(
     values["budgets"] = budget_plans(model, views, splits, cost, held_out_scenes, test_scenes)
     values["controls"] = controls(model, views, splits["test"])
     tables = {("pictures-" if plain else "") + marker: table for marker, table in render(values).items()}
-    _finish(values, tables, ("glance_focus_pictures" if plain else "glance_focus") if write else "")
-
-
-def _finish(values: dict[str, Any], tables: dict[str, str], name: str) -> None:
-    """Show the tables; with a name for the result, keep it and fill the page."""
     for marker, table in tables.items():
         click.echo(f"{marker}\n{table}\n")
-    if name:
-        save(name, values)
+    if write:
+        save("glance_focus_pictures" if plain else "glance_focus", values)
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ from edge_runtime.look_clock import LookClock
 Array = npt.NDArray[np.float32]
 SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
-LATE_SHARE = 0.005  # of the frames may be late for a look that was begun
+LATE_SHARE = 0.005  # of the frames may be late for a look that was begun; benchmarks.glance_focus tries others
 WARM_UP_RUNS = 5
 
 
@@ -118,6 +118,7 @@ class EarlyExitRunner:
         """Where the last frame's answer was found; None leaves the first patch to the policy. Taken for one run."""
         self.last: LookRecord | None = None
         """What the last run did."""
+        self.late_share = LATE_SHARE
         self._parts, self._exits, self._setting, self._clock = parts, exits, setting, clock
         self.look_clock = look_clock or LookClock()
         self._output = np.zeros((1, classes), np.float32)
@@ -211,11 +212,11 @@ class EarlyExitRunner:
         )  # fmt: skip
 
     def _may_look_again(self, run: _Run, room_s: float) -> bool:
-        """The risk that this frame is late, of all its looks together, stays within LATE_SHARE."""
+        """The risk that this frame is late, of all its looks together, stays within the share that may be."""
         run.risk += self.look_clock.risk(room_s)
-        if run.risk > LATE_SHARE:
+        if run.risk > self.late_share:
             self.look_clock.stopped()
-        return run.risk <= LATE_SHARE
+        return run.risk <= self.late_share
 
     def _answer(self, look: int, run: _Run) -> float | None:
         """One look; returns the confidence of its answer, or None where the scores are no numbers."""
