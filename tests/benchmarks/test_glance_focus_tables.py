@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.glance_focus import budget_plans, realised_plan, sign_test, speed_ups
+from benchmarks.glance_focus_deadline import busy_processes, figures
 from benchmarks.glance_focus_tables import PAGE, deadline_line, fill, render
 from zoo import gfnet_evaluate
 from zoo.focus_exits import Answers, ExitPlan
@@ -115,3 +117,21 @@ def test_the_page_has_a_place_for_each_table() -> None:
         assert table in page
     with pytest.raises(click.ClickException, match="markers"):
         fill("no markers", {"plans": "x"})
+
+
+def test_the_figures_of_a_deadline_count_late_frames_wrong_classes_and_looks() -> None:
+    rows = [(3, 2, 0.004), (1, 4, 0.009), (0, 1, 0.011), (2, 5, 0.010)]
+    found = figures(rows, np.array([3, 1, 5, 2]), 0.010)
+    assert found["in_time"] == 0.75  # at the deadline is in time
+    assert found["accuracy"] == 0.75
+    assert found["looks"] == 3.0
+    assert found["latency_ms"]["p99"] == pytest.approx(11.0)
+
+
+def test_busy_processes_end_with_their_block() -> None:
+    before = set(multiprocessing.active_children())
+    with busy_processes(2):
+        burners = set(multiprocessing.active_children()) - before
+        assert len(burners) == 2
+        assert all(burner.is_alive() for burner in burners)
+    assert not any(burner.is_alive() for burner in burners)
