@@ -155,6 +155,9 @@ class _Progress:
             self._bar.update(self._task, completed=event["done"], total=event["total"])
         elif event["event"] == "points":
             click.echo(f"points, epoch {event['epoch']}: loss {event['loss']:.3f}, {event['duration_s']:.0f} s")
+        elif event["event"] == "tuned":
+            taken = sum(row["taken"] for row in event["points"])
+            click.echo(f"tuned {taken} of {len(event['points'])} points; the others would be worse on select")
         elif event["event"] == "epoch":
             line = f"epoch {event['epoch']}: loss {event['loss']:.3f}, train accuracy {event['train_accuracy']:.3f}"
             click.echo(f"{line}, {event['duration_s']:.0f} s")

@@ -282,14 +282,14 @@ def tune_bank(
     strangers: Strangers | None = None,
     processes: Processes | None = None,
     progress: Progress = lambda event: None,
-) -> int:
+) -> list[dict[str, Any]]:
     """Put what `tune_points` learns into the norm bank, where it is not worse on select.
 
     Args:
         model: calibrated at every point of the recipe.
         strangers: as for `tune_points`.
     Returns:
-        how many points were changed.
+        a row for each point: width, resolution, select_before, select_tuned (0-1, None without pictures), taken.
     Raises:
         As `tune_points`.
     """
@@ -301,16 +301,20 @@ def tune_bank(
     entries = model.norm_bank.entries
     keys = {point: model.point_key(*point) for point in points}
     before = {point: entries[keys[point]] for point in points}
-    if not len(splits["select"]):
-        entries.update({keys[point]: stats for point, stats in found.items()})
-        return len(points)
+    select = {"select": splits["select"]}
 
-    def scores() -> list[float]:
-        rows = evaluate_points(model, source, {"select": splits["select"]}, points, recipe.mean, recipe.std)
-        return [row["select_accuracy"] for row in rows]
+    def scores() -> list[float | None]:
+        rows = evaluate_points(model, source, select, points, recipe.mean, recipe.std)
+        return [row.get("select_accuracy") for row in rows]
 
     old = scores()
     entries.update({keys[point]: stats for point, stats in found.items()})
-    worse = [point for point, was, now in zip(points, old, scores(), strict=True) if now < was]
-    entries.update({keys[point]: before[point] for point in worse})
-    return len(points) - len(worse)
+    rows = []
+    for point, was, now in zip(points, old, scores(), strict=True):
+        taken = was is None or now is None or now >= was
+        if not taken:
+            entries[keys[point]] = before[point]
+        rows.append({
+            "width": point[0], "resolution": point[1], "select_before": was, "select_tuned": now, "taken": taken,
+        })  # fmt: skip
+    return rows

@@ -366,10 +366,10 @@ def write_result(
     """Tune the points of a calibrated network if the recipe asks for it, evaluate, and write `model.pt` (rank 0)."""
     points, path = recipe.trained_points(), out / "model.pt"
     if recipe.point_epochs:
-        changed = tune_bank(
+        tuned = tune_bank(
             model, recipe, source, out, strangers=strangers, processes=processes, progress=log.relay
         )  # fmt: skip
-        log.write({"event": "tuned", "points": changed, "of": len(points)})
+        log.write({"event": "tuned", "points": tuned})
     if processes.rank == 0:
         held_out = {name: split for name, split in splits.items() if name != "train"}
         accuracy = evaluate_points(

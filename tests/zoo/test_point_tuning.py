@@ -216,7 +216,10 @@ def test_a_point_that_is_worse_on_select_keeps_its_statistics(
         "zoo.point_tuning.evaluate_points",
         lambda net, pictures, splits, points, *args: [{"select_accuracy": next(scores[p])} for p in points],
     )
-    assert tune_bank(model, RECIPE, source, tmp_path) == len(POINTS) - 1
+    rows = tune_bank(model, RECIPE, source, tmp_path)
+    assert [(row["width"], row["resolution"]) for row in rows] == POINTS
+    assert [row["taken"] for row in rows] == [point != POINTS[0] for point in POINTS]
+    assert (rows[0]["select_before"], rows[0]["select_tuned"]) == (0.5, 0.4)
     for point in POINTS:
         key = model.point_key(*point)
         same = all(torch.equal(before[key][name][0], stats[0]) for name, stats in model.norm_bank.entries[key].items())
