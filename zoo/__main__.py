@@ -157,7 +157,8 @@ class _Progress:
             click.echo(f"points, epoch {event['epoch']}: loss {event['loss']:.3f}, {event['duration_s']:.0f} s")
         elif event["event"] == "tuned":
             taken = sum(row["taken"] for row in event["points"])
-            click.echo(f"tuned {taken} of {len(event['points'])} points; the others would be worse on select")
+            others = "" if taken == len(event["points"]) else "; the others would be worse on select"
+            click.echo(f"tuned {taken} of {len(event['points'])} points{others}")
         elif event["event"] == "epoch":
             line = f"epoch {event['epoch']}: loss {event['loss']:.3f}, train accuracy {event['train_accuracy']:.3f}"
             click.echo(f"{line}, {event['duration_s']:.0f} s")
