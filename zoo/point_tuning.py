@@ -10,6 +10,7 @@ pictures that look like those of the test pays, from Touvron et al. 2019 (FixRes
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -179,6 +180,7 @@ class _Tuner:
         self.side = max(recipe.resolutions)
         self.teacher = to_channels_last(materialise(model, width=max(recipe.widths), resolution=self.side))
         self.device = next(model.parameters()).device
+        self.of = weights_hash(model)
         rounding = quantization_aware(model, recipe.quantization_largest) if recipe.point_rounding else nullcontext()
         with rounding:
             self.nets = {point: tunable(model, point) for point in points}
@@ -255,18 +257,27 @@ class _Tuner:
         state = [
             {"net": _learned(net), "optimizer": self.optimizers[point].state_dict()} for point, net in self.nets.items()
         ]
-        training = {"step": self.step, "points": [list(point) for point in self.nets], "state": state}
+        training = {"step": self.step, "points": [list(point) for point in self.nets], "of": self.of, "state": state}
         return Checkpoint({}, self.recipe.to_dict(), self.source.classes, training)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         held = checkpoint.training
         same = Recipe.from_dict(checkpoint.recipe) == self.recipe and checkpoint.classes == self.source.classes
+        same = same and held.get("of") == self.of
         if not same or held.get("points") != [list(point) for point in self.nets]:
             raise RecipeError(f"{path}: belongs to another run; choose another --out or remove it")
         self.step = held["step"]
         for (point, net), state in zip(self.nets.items(), held["state"], strict=True):
             net.load_state_dict(state["net"], strict=False)
             self.optimizers[point].load_state_dict(state["optimizer"])
+
+
+def weights_hash(model: SlimNet) -> str:
+    """A stopped run goes on with the same weights alone; statistics may differ in the last bit with other threads."""
+    found = hashlib.sha256()
+    for _, tensor in sorted(model.named_parameters()):
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _learned(net: nn.Module) -> dict[str, Tensor]:

@@ -188,6 +188,10 @@ def test_state_of_another_run_is_refused(model: SlimNet, source: PictureSource, 
         tune_points(model, other, source, POINTS[:1], tmp_path)
     with pytest.raises(RecipeError, match="belongs to another run"):
         tune_points(model, RECIPE, source, POINTS[:2], tmp_path)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)  # another network
+    with pytest.raises(RecipeError, match="belongs to another run"):
+        tune_points(model, RECIPE, source, POINTS[:1], tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
