@@ -12,7 +12,7 @@ from small_training import write_pictures
 from test_glance_focus import checkpoint
 
 from benchmarks.focus_video import VideoSet, compared, main, play, require_fitting
-from benchmarks.glance_focus import deadlines, two_look_answers
+from benchmarks.glance_focus_deadline import deadlines, two_look_answers
 from converters import glance_focus_command
 from converters.glance_focus_build import FocusRequest, build_focus
 from converters.glance_focus_scores import SequenceScores
@@ -169,11 +169,13 @@ def test_a_deadline_is_compared_with_two_looks_at_the_same_frames(
     found = two_look_answers(backend, bundle, bundle.point("one-look"), scenes)  # whatever the point's thresholds
     backend.close()
     np.testing.assert_array_equal(found, answers[1])
-    late = deadlines(bundle, scenes, labels, frames=32, busy=0)  # the first five of 27 scenes come twice
+    rows = deadlines(bundle, scenes, labels, frames=32, busy=0, late_shares=(0.005, 1.0))  # five of 27 scenes come twice
     right = (answers[1] == labels).astype(float)
-    assert late["two_look_accuracy"] == pytest.approx((right.sum() + right[:5].sum()) / 32)
-    assert (late["frames"], late["latency_ms"]["count"]) == (32, 32)
-    assert 1.0 <= late["looks"] <= 3.0
+    assert [late["late_share"] for late in rows] == [0.005, 1.0]
+    for late in rows:
+        assert late["two_look_accuracy"] == pytest.approx((right.sum() + right[:5].sum()) / 32)
+        assert (late["frames"], late["latency_ms"]["count"]) == (32, 32)
+        assert 1.0 <= late["looks"] <= 3.0
 
 
 def test_videos_are_played_with_and_without_the_last_frames_place(bundle: Bundle, pictures: Path, recipe: Path) -> None:
