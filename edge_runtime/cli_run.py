@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     "--policy", default="ours", show_default=True, help="Who chooses: ours, static, threshold, pi, alert, ..."
 )
 @click.option("--look-where-found", is_flag=True, help="Video: start where the last frame's answer was found.")
+@click.option("--smooth", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Average a video's answers.")
 @click.option("--metrics", default=None, metavar="[HOST:]PORT", help="Serve Prometheus metrics; host: 127.0.0.1.")
 @click.option("--otlp", default=None, metavar="URL", help="Send metrics to an OpenTelemetry collector, by HTTP.")
 @click.option("--max-frames", type=click.IntRange(1), default=None)
@@ -72,7 +73,7 @@ def _load(options: dict[str, Any]) -> Runtime:
     )  # fmt: skip
     return Runtime.load(
         options["bundle"] or default_bundle_path(), budget=_budget(options), adapt=not options["no_adapt"],
-        global_thread_pool=True, tell=lambda sentence: click.echo(sentence, err=True),
+        smooth_s=options["smooth"], global_thread_pool=True, tell=lambda sentence: click.echo(sentence, err=True),
         **{name: options[name] for name in same},
     )  # fmt: skip
 

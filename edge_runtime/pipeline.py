@@ -20,11 +20,11 @@ from edge_runtime.look_trail import LookTrail, make_trail
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.overhead import OVERHEAD_MEMORY, Overhead
 from edge_runtime.policies import Policy
-from edge_runtime.postprocess import classify
 from edge_runtime.preprocess import preprocess
 from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
 from edge_runtime.result import Result
+from edge_runtime.steady_answer import SteadyAnswer
 
 __all__ = ["OVERHEAD_MEMORY", "Choice", "Pipeline"]
 
@@ -50,11 +50,13 @@ class Pipeline:
             answer (docs/glance-and-focus.md); for video.
         crowding: tells before each frame how many tasks want a core, for each core; None is unknown. Policies that have
             a method `take_crowding` hear of it.
+        steady: averages the answers to a video; None: each frame alone.
     """
 
     def __init__(
         self, bundle: Bundle, resident: ResidentSet, policy: Policy, clock: Callable[[], float] = time.monotonic,
         *, look_where_found: bool = False, crowding: Callable[[], float | None] = lambda: None,
+        steady: SteadyAnswer | None = None,
     ) -> None:  # fmt: skip
         self.bundle, self.resident, self.policy, self._clock = bundle, resident, policy, clock
         self.choice: Choice | None = None
@@ -65,6 +67,7 @@ class Pipeline:
         self._take_crowding: Callable[[float | None], None] | None = getattr(policy, "take_crowding", None)
         self._points = {p.name: p for p in bundle.manifest.points}
         self._overhead = Overhead()
+        self._steady = steady or SteadyAnswer(bundle.manifest.labels, 0.0)
         self._look_where_found = look_where_found
         self._found: dict[str, FoundPlace] = {}
         """The last frame's network (by its first program) and where it found its answer; empty after any other end."""
@@ -72,6 +75,7 @@ class Pipeline:
     def forget(self) -> None:
         """Another video begins: the last frame says nothing of the next."""
         self._found = {}
+        self._steady.forget()
 
     def warm(self) -> None:
         """Do what the first frame would pay for beside the engine: imports, and the first picture of each size."""
@@ -112,7 +116,7 @@ class Pipeline:
             runner.hint = hints.get(point.program)
         logits = runner.run()
         finished_s = self._clock()
-        answer = classify(logits, self.bundle.manifest.labels, point.temperature, point.unsure_below)
+        answer = self._steady.take(frame, live, logits, point.temperature, point.unsure_below)
         outputs = (logits.copy(),)
         answered_s = self._clock()
 

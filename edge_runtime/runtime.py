@@ -38,6 +38,7 @@ from edge_runtime.runtime_defaults import (
     engine_options,
 )
 from edge_runtime.sensor_loop import SensorLoop, Sensors, crowding_of
+from edge_runtime.steady_answer import SteadyAnswer
 from edge_runtime.telemetry import TelemetryFile
 from edge_runtime.wanted_point import wanted_point
 
@@ -89,11 +90,13 @@ class Runtime:
         resident: int | str = "default",
         allowed_bytes: int | None = None,
         look_where_found: bool = False,
+        smooth_s: float = 0.0,
         threads: int = 1,
     ) -> None:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
         self._resident_limit = resident
+        steady = SteadyAnswer(bundle.manifest.labels, smooth_s)
         self._query_table = query_table
         self._backend, self._clock = backend, clock
         self._measured_points = 0
@@ -109,7 +112,7 @@ class Runtime:
             raise
         self._pipeline = Pipeline(
             bundle, self._resident, self._policy, clock, look_where_found=look_where_found,
-            crowding=partial(crowding_of(sensors), threads),
+            crowding=partial(crowding_of(sensors), threads), steady=steady,
         )  # fmt: skip
         self._pipeline.warm()
         self._sensors = SensorLoop(sensors, sensor_period_s, clock)
@@ -134,6 +137,7 @@ class Runtime:
         query_table: str | Path = "auto",
         resident: int | str = "default",
         look_where_found: bool = False,
+        smooth_s: float = 0.0,
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
         tell: Callable[[str], None] = lambda text: None,
     ) -> Runtime:
@@ -158,10 +162,11 @@ class Runtime:
                 1.5 times what the largest takes, and no more than the profile allows. The budget's limit goes first.
             look_where_found: for video and networks that look several times: a frame's first patch is cut where the
                 frame before found its answer. `warn` hears of it where no point looks several times.
+            smooth_s: answers to a video are averaged over so many seconds (docs/embedding.md); 0: each frame alone.
             warn: receives single sentences about what went wrong while the run goes on.
             tell: receives single sentences about what was chosen.
         Raises:
-            BundleError, BackendError, ProfileError, PolicyError, SinkError, ResultError: with the reason.
+            BundleError, BackendError, BudgetError, ProfileError, PolicyError, SinkError, ResultError: with the reason.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         name = backend or opened.manifest.programs[0].backend
@@ -180,7 +185,7 @@ class Runtime:
                 opened, engine, points, budget=budget or Budget(), telemetry=record, policy=policy, resident=resident,
                 sensors=device_sensors(device) if sensors is None else sensors, sensor_period_s=device.sensor_period_s,
                 limits=DeviceLimits.from_profile(device), query_table=table, allowed_bytes=device.memory_limit_bytes,
-                look_where_found=look_where_found, threads=options.threads,
+                look_where_found=look_where_found, smooth_s=smooth_s, threads=options.threads,
             )  # fmt: skip
             undo.callback(runtime.close)
             if not adapt:

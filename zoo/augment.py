@@ -13,7 +13,8 @@ import numpy as np
 from zoo.pictures import PictureSource, centre_square, resize_rgb
 from zoo.strangers import Strangers
 
-AUGMENTATIONS = ("none", "light", "basic", "strong", "camera")
+AUGMENTATIONS = ("none", "light", "basic", "strong", "camera", "mixed")
+MIXED = ("light", "camera")  # each picture by one of these, evenly
 # 0.25: MutualNet's for mobile nets; light: for a few epochs
 MIN_CROP_SHARE = {"light": 0.5, "basic": 0.25, "strong": 0.15, "camera": 0.35}
 JITTER = {"light": 0.2, "basic": 0.4, "strong": 0.5, "camera": 0.5}
@@ -57,6 +58,8 @@ def shrink_batch(batch: np.ndarray, resolution: int) -> np.ndarray:
 def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Generator) -> np.ndarray:
     if kind == "none":
         return resize_rgb(centre_square(picture), (resolution, resolution))
+    if kind == "mixed":
+        kind = MIXED[int(draw.integers(len(MIXED)))]
     if kind in ("strong", "camera"):
         picture = _soften(picture, draw)
     crop = _random_crop(picture, MIN_CROP_SHARE[kind], draw)

@@ -14,6 +14,7 @@ import click
 
 from edge_runtime.budget import Budget
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.steady_answer import VIDEO_SMOOTH_S
 
 SOURCE_HELP = (
     "A webcam (0, /dev/video0), a video or picture file, a folder or glob of pictures, an rtsp:// or http(s):// "
@@ -40,6 +41,10 @@ SOURCE_HELP = (
 @click.option("--pin", metavar="POINT", help="Use one operating point only.")
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
 @click.option("--policy", default="ours", help="Who chooses the point: ours, static, threshold, pi, alert, slackfit.")
+@click.option(
+    "--smooth", type=click.FloatRange(0), default=VIDEO_SMOOTH_S, metavar="SECONDS",
+    help="Average the answers over so long, from cut to cut; 0: each frame alone.",
+)  # fmt: skip
 @click.option(
     "--look-where-found", is_flag=True,
     help="Start a frame's patches where the last frame's answer was found (Glance and Focus bundles).",
@@ -118,7 +123,7 @@ def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) 
     def load(sensors: Any) -> Any:
         runtime = Runtime.load(
             options["bundle"] or default_bundle_path(), budget=budget, sensors=sensors, global_thread_pool=True,
-            warn=_tell, tell=_tell, **{name: options[name] for name in same},
+            warn=_tell, tell=_tell, smooth_s=options["smooth"], **{name: options[name] for name in same},
         )  # fmt: skip
         for take in listen:
             runtime.on_result(take)

@@ -42,18 +42,19 @@ def test_every_point_is_judged_on_the_pictures_and_on_what_a_camera_makes_of_the
     rows = accuracies(checkpoint, source, split, camera)
     assert [(row["width"], row["resolution"]) for row in rows] == recipe.points()
     expected = {(row["width"], row["resolution"]): row["test_accuracy"] for row in checkpoint.accuracy}
-    assert all(row["test"] == expected[row["width"], row["resolution"]] for row in rows)
+    assert all(row["plain"] == expected[row["width"], row["resolution"]] for row in rows)
     blank = accuracies(checkpoint, source, split, np.zeros_like(camera))
     shares = np.bincount(split.labels) / len(split)
     assert all(row["camera"] in shares for row in blank)  # one class for all
 
 
 def test_the_table_compares_the_points_that_all_have_and_ends_with_means() -> None:
-    one = [{"width": 1.0, "resolution": 16, "test": 0.9, "camera": 0.7}]
-    one.append({"width": 0.5, "resolution": 16, "test": 0.5, "camera": 0.3})
-    other = [{"width": 0.5, "resolution": 16, "test": 0.6, "camera": 0.2}]
+    one = [{"width": 1.0, "resolution": 16, "plain": 0.9, "camera": 0.7}]
+    one.append({"width": 0.5, "resolution": 16, "plain": 0.5, "camera": 0.3})
+    other = [{"width": 0.5, "resolution": 16, "plain": 0.6, "camera": 0.2}]
     assert table({"one": one, "other": other}).splitlines()[2:] == [
         "| 0.50 | 16 | 50.0% | 30.0% | 60.0% | 20.0% |",
         "| all | | 50.0% | 30.0% | 60.0% | 20.0% |",
     ]
+    assert "one: select | camera" in table({"one": one}, "select")
     assert table({"one": one}).splitlines()[-1] == "| all | | 70.0% | 50.0% |"

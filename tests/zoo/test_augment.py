@@ -50,6 +50,24 @@ def test_strong_differs_from_basic_in_most_pictures(source: PictureSource) -> No
     assert same.mean() < 0.2
 
 
+def test_mixed_augments_each_picture_in_one_of_two_ways_evenly(tmp_path: Path) -> None:
+    import cv2
+
+    (tmp_path / "a").mkdir()
+    draw = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "a" / "1.png"), draw.integers(0, 256, (48, 48, 3), np.uint8))
+    # noise that was blurred, turned or lost detail has less contrast between neighbours; "light" never does that
+    sharp = {
+        kind: np.abs(np.diff(pictures.astype(float), axis=2)).mean((1, 2, 3))
+        for kind in ("light", "camera", "mixed")
+        for pictures in [augmented_batch(PictureSource(tmp_path), ["a/1.png"] * 400, range(400), 32, kind, 1, 0)]
+    }
+    limit = np.quantile(sharp["light"], 0.02)
+    soft = {kind: float((values < limit).mean()) for kind, values in sharp.items()}
+    assert soft["camera"] > 0.4
+    assert soft["mixed"] == pytest.approx((soft["light"] + soft["camera"]) / 2, abs=0.07)
+
+
 def test_half_of_the_pictures_are_flipped(tmp_path: Path) -> None:
     import cv2
 
