@@ -48,6 +48,8 @@ class Recipe:
     """Pictures of none of the classes that join each batch, of `--strangers`; the net learns to be unsure of them."""
     strangers_skipped: tuple[str, ...] = ()
     """Files of `--strangers` whose name has one of these texts are left out: the classes themselves, and their like."""
+    strangers_jpeg_quality: int = 0
+    """JPEG through which shrunk strangers go, 1-100; take that of the training pictures. 0: none."""
     epochs: int = 30
     batch_size: int = 128
     """Over all processes together."""
@@ -212,6 +214,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 LIMITS: dict[str, tuple[float, float]] = {
     "random_widths": (0, math.inf),
     "strangers_per_batch": (0, math.inf),
+    "strangers_jpeg_quality": (0, 101),
     "epochs": (1, math.inf),
     "batch_size": (2, math.inf),
     "momentum": (0, 1),

@@ -346,7 +346,8 @@ def train_strangers(
         return None
     if pictures is None:
         raise RecipeError("recipe: strangers_per_batch needs pictures of none of the classes; give them by --strangers")
-    return Strangers(pictures, recipe.strangers_skipped, min(source.picture(split.names[0]).shape[:2]))
+    side_px = min(source.picture(split.names[0]).shape[:2])
+    return Strangers(pictures, recipe.strangers_skipped, side_px, recipe.strangers_jpeg_quality)
 
 
 def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:

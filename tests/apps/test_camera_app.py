@@ -22,6 +22,7 @@ from edge_runtime.errors import SinkError, SourceError, StreamBroken
 from edge_runtime.frame import Frame
 from edge_runtime.pattern_source import PatternSource
 from edge_runtime.sources import open_source
+from edge_runtime.steady_answer import SteadyAnswer
 
 BUDGET = Budget(20.0)
 
@@ -265,7 +266,7 @@ def test_help_names_every_option() -> None:
     for option in (
         "--source", "--bundle", "--target-fps", "--max-latency-ms", "--min-accuracy", "--save", "--show", "--telemetry",
         "--scenario", "--pin", "--no-adapt", "--backend", "--threads", "--max-frames", "--no-realtime", "--loop",
-        "--look-where-found",
+        "--look-where-found", "--smooth",
     ):  # fmt: skip
         assert option in done.stdout
 
@@ -292,3 +293,21 @@ def test_bad_input_is_one_sentence_and_an_exit_code(
     assert done.exit_code == code
     assert sentence in done.output
     assert len(done.output.strip().splitlines()) == (1 if "give one" not in sentence else 4)  # click adds its usage
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], 0.2), (["--smooth", "0"], 0.0)])
+def test_answers_are_averaged_unless_it_is_switched_off(
+    words: list[str], expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    class Noted(SteadyAnswer):
+        def __init__(self, labels: tuple[str, ...], smooth_s: float) -> None:
+            taken.append(smooth_s)
+            super().__init__(labels, smooth_s)
+
+    monkeypatch.setattr("edge_runtime.runtime.SteadyAnswer", Noted)
+    monkeypatch.setattr("apps.camera.__main__.signal.signal", lambda *_: None)
+    run = ["--source", "pattern", "--max-frames", "2", "--show", "no", "--no-realtime", "--query-table", "none"]
+    assert CliRunner().invoke(main, [*run, *words]).exit_code == 0
+    assert taken == [expected]

@@ -16,6 +16,7 @@ from bundles import default_files, everything_under, file_values, manifest_value
 
 from edge_runtime import cli
 from edge_runtime.bundle_files import zip_bundle
+from edge_runtime.steady_answer import SteadyAnswer
 
 Outcome = tuple[int, str, str]
 Command = Callable[..., Outcome]
@@ -204,3 +205,21 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("words", "expected"), [((), 0.0), (("--smooth", "0.5"), 0.5)])
+def test_answers_are_averaged_when_asked(
+    command: Command, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...],
+    expected: float,
+) -> None:  # fmt: skip
+    taken = []
+    make = SteadyAnswer.__init__
+
+    def note(self: SteadyAnswer, labels: tuple[str, ...], smooth_s: float) -> None:
+        taken.append(smooth_s)
+        make(self, labels, smooth_s)
+
+    monkeypatch.setattr(SteadyAnswer, "__init__", note)
+    root = write_bundle(tmp_path / "a.bundle")
+    assert command("run", "--bundle", root, "-i", pictures, *words)[0] == 0
+    assert taken == [expected]

@@ -19,7 +19,7 @@ from zoo.pictures import DataError, PictureSource
 from zoo.processes import Processes
 from zoo.recipe import RecipeError
 from zoo.refit import refit_confidence
-from zoo.strangers import Strangers
+from zoo.strangers import Strangers, through_jpeg
 from zoo.train import train
 
 NAMES = [
@@ -51,6 +51,25 @@ def test_strangers_are_no_sharper_than_the_training_pictures(others: PictureSour
     small = Strangers(others, side_px=16).picture(name)
     assert small.shape == (16, 16, 3)
     assert small.std() < 0.5 * others.picture(name).std()  # averaged over blocks of noise
+
+
+def test_strangers_bear_the_traces_of_the_training_pictures_file_format(others: PictureSource) -> None:
+    name = NAMES[0]
+    plain, coded = Strangers(others, side_px=16), Strangers(others, side_px=16, jpeg_quality=75)
+    before, after = plain.picture(name), coded.picture(name)
+    assert (after.shape, after.dtype) == (before.shape, np.uint8)
+    assert np.array_equal(after, through_jpeg(before, 75))
+    assert 0.0 < np.abs(after.astype(float) - before).mean() < 40.0
+    worse = np.abs(through_jpeg(before, 10).astype(float) - before).mean()
+    assert worse > np.abs(after.astype(float) - before).mean()
+    large = Strangers(others, side_px=64, jpeg_quality=75)
+    assert np.array_equal(large.picture(name), others.picture(name))  # not shrunk: it is as small as they are
+
+
+def test_jpeg_keeps_the_order_of_colours() -> None:
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    assert np.abs(through_jpeg(red, 90).astype(int) - red).max() < 8
 
 
 def test_a_draw_takes_every_stranger_before_one_comes_twice(others: PictureSource) -> None:
