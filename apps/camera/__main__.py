@@ -25,6 +25,7 @@ SOURCE_HELP = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--source", "-i", default="demo", help=SOURCE_HELP)
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder.  [default: the one that ships]")
+@click.option("--profile", metavar="NAME|FILE", help="Device profile.  [default: the one that matches this machine]")
 @click.option("--target-fps", type=float, help="One frame period as the deadline.  [default: 30]")
 @click.option("--max-latency-ms", type=float, help="Deadline from capture to answer; instead of --target-fps.")
 @click.option("--min-accuracy", type=float, default=0.0, help="Use no point whose expected accuracy (0-1) is lower.")
@@ -82,11 +83,13 @@ def _run(options: dict[str, Any]) -> int:
 
     from apps.camera.app import CameraOptions, run_camera
     from apps.camera.scenario import load_scenario
+    from apps.camera.stand_in import chosen_profile
     from apps.camera.summary import summary_table
 
     telemetry = _telemetry(options["telemetry"], options["report"])
     budget = _budget(options)
     scenario = None if options["scenario"] is None else load_scenario(options["scenario"])
+    options["profile"] = chosen_profile(options["profile"], scenario, _tell)
     kept = ("source", "save", "show", "pin", "max_frames", "realtime", "loop")
     wanted = CameraOptions(budget=budget, scenario=scenario, **{name: options[name] for name in kept})
     with contextlib.ExitStack() as stack:
@@ -118,7 +121,7 @@ def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) 
     from edge_runtime.bundle import default_bundle_path
     from edge_runtime.runtime import Runtime
 
-    same = ("backend", "threads", "adapt", "policy", "telemetry", "query_table", "look_where_found")
+    same = ("backend", "profile", "threads", "adapt", "policy", "telemetry", "query_table", "look_where_found")
 
     def load(sensors: Any) -> Any:
         runtime = Runtime.load(

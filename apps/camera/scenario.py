@@ -80,6 +80,8 @@ class Scenario:
 
     phases: tuple[Phase, ...]
     title: str = ""
+    stand_in_profile: str | None = None
+    """Device profile to take where this device's own lacks the bands that the phases play with (stand_in.py)."""
 
     def phase_at(self, at_s: float) -> Phase:
         """The phase that holds at a time; the first one for times before 0."""
@@ -104,9 +106,14 @@ def load_scenario(path: str | Path) -> Scenario:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{path}: not valid TOML: {error}") from error
-    unknown = sorted(set(data) - {"title", "phase"})
+    unknown = sorted(set(data) - {"title", "stand_in_profile", "phase"})
     if unknown:
-        raise ScenarioError(f"{path}: unknown key {unknown[0]!r}; expected title and [[phase]] tables")
+        raise ScenarioError(
+            f"{path}: unknown key {unknown[0]!r}; expected title, stand_in_profile and [[phase]] tables"
+        )
+    stand_in = data.get("stand_in_profile")
+    if not isinstance(stand_in, str | None):
+        raise ScenarioError(f"{path}: stand_in_profile is {stand_in!r}, expected the name of a device profile")
     tables = data.get("phase")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ScenarioError(f"{path}: no phases; expected at least one [[phase]] table")
@@ -114,7 +121,7 @@ def load_scenario(path: str | Path) -> Scenario:
     starts = [phase.start_s for phase in phases]
     if starts[0] != 0 or any(later <= earlier for earlier, later in itertools.pairwise(starts)):
         raise ScenarioError(f"{path}: phases start at {starts} s; expected 0 first and then rising times")
-    return Scenario(phases, str(data.get("title", "")))
+    return Scenario(phases, str(data.get("title", "")), stand_in)
 
 
 def usable_cores() -> int:

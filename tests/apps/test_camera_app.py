@@ -266,7 +266,7 @@ def test_help_names_every_option() -> None:
     for option in (
         "--source", "--bundle", "--target-fps", "--max-latency-ms", "--min-accuracy", "--save", "--show", "--telemetry",
         "--scenario", "--pin", "--no-adapt", "--backend", "--threads", "--max-frames", "--no-realtime", "--loop",
-        "--look-where-found", "--smooth",
+        "--look-where-found", "--smooth", "--profile",
     ):  # fmt: skip
         assert option in done.stdout
 
