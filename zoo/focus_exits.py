@@ -98,6 +98,12 @@ def play(answers: Answers, costs: Sequence[float], thresholds: Sequence[float]) 
     )  # fmt: skip
 
 
+def unsure_threshold(answers: Answers, thresholds: Sequence[float], share: float) -> float:
+    """The confidence below which this share (0-1) of the pictures ends, each at the look after which it stops."""
+    at = stops(answers, thresholds)
+    return float(np.quantile(answers.confidence[at, np.arange(len(at))], share))
+
+
 def solve_thresholds(answers: Answers, costs: Sequence[float], budget: float) -> ExitPlan:
     """Thresholds whose expected cost is a budget.
 

@@ -95,6 +95,7 @@ def test_a_bundle_has_a_point_for_each_plan_and_a_program_for_each_part(
     madds = [p.madds for p in manifest.points]
     assert madds[0] < madds[1] < madds[2] < madds[4]
     assert all(set(p.accuracy) == {"select", "test"} and p.latency_ms for p in manifest.points)
+    assert all(0.0 < p.unsure_below < 1.0 for p in manifest.points)
     assert set(bundles(kind).vectors) == {"pixels", *(f"logits/{p.name}" for p in manifest.points)}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from converters.errors import ConversionError
 from converters.glance_focus_exits import gate_of, join_scenes, solve_exits
-from zoo.focus_exits import Answers, control_risk, fit_temperatures, play
+from zoo.focus_exits import Answers, control_risk, fit_temperatures, play, stops
 
 COSTS = [10, 20, 30]
 SCENES, PICTURES = 4, 300
@@ -83,3 +83,19 @@ def test_accuracy_and_the_gate_are_over_all_scenes_of_a_split() -> None:
 def test_without_held_out_pictures_there_is_one_sentence() -> None:
     with pytest.raises(ConversionError, match="no held-out pictures: train with calib_pictures or select_pictures"):
         solve_exits({"test": made(0)[0]}, {"test": made(0)[1]}, COSTS, 0, 0.05, lambda line: None)
+
+
+def test_each_point_may_answer_unsure_in_the_same_share_of_held_out_pictures() -> None:
+    scores, labels = known()
+    solved = solve_exits(scores, labels, COSTS, 2, 0.05, lambda line: None, unsure_share=0.1)
+    answers = Answers.from_logits(
+        *join_scenes([(scores[n], labels[n]) for n in ("calib", "select")]), solved.temperatures
+    )
+    assert set(solved.unsure_below) == set(solved.plans)
+    for name, plan in solved.plans.items():
+        at = stops(answers, plan.thresholds)
+        ended = answers.confidence[at, np.arange(len(at))]
+        assert (ended < solved.unsure_below[name]).mean() == pytest.approx(0.1, abs=0.001), name
+    assert solved.unsure_below["one-look"] < solved.unsure_below["all"]
+    never = solve_exits(scores, labels, COSTS, 2, 0.05, lambda line: None)
+    assert set(never.unsure_below.values()) == {0.0}
