@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from zoo.mutual import STRANGER, labelled_loss
 from zoo.optimizers import set_cosine_rate
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes
-from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import Stats
 from zoo.slim_net import SlimNet, materialise, to_channels_last
@@ -181,9 +179,7 @@ class _Tuner:
         self.teacher = to_channels_last(materialise(model, width=max(recipe.widths), resolution=self.side))
         self.device = next(model.parameters()).device
         self.of = weights_hash(model)
-        rounding = quantization_aware(model, recipe.quantization_largest) if recipe.point_rounding else nullcontext()
-        with rounding:
-            self.nets = {point: tunable(model, point) for point in points}
+        self.nets = {point: tunable(model, point) for point in points}
         self.optimizers = {
             point: torch.optim.Adam((p for p in net.parameters() if p.requires_grad), recipe.point_learning_rate)
             for point, net in self.nets.items()
@@ -315,7 +311,10 @@ def tune_bank(
     select = {"select": splits["select"]}
 
     def scores() -> list[float | None]:
-        rows = evaluate_points(model, source, select, points, recipe.mean, recipe.std)
+        def evaluated(some: list[Point]) -> list[dict[str, Any]]:
+            return evaluate_points(model, source, select, some, recipe.mean, recipe.std)
+
+        rows = (processes or Processes()).shared_out(points, evaluated)
         return [row.get("select_accuracy") for row in rows]
 
     old = scores()

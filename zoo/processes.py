@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from zoo.slim_net import SlimNet
+
+Item, Done = TypeVar("Item"), TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,20 @@ class Processes:
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return Processes(distributed.get_rank(), count)
+
+    def shared_out(self, items: Sequence[Item], work: Callable[[list[Item]], list[Done]]) -> list[Done]:
+        """Each process works on some of the items; all get the results of all, in the order of the items."""
+        mine = work(list(items[self.rank :: self.count]))
+        if self.count == 1:
+            return mine
+        everywhere: list[Any] = [None] * self.count
+        distributed.all_gather_object(everywhere, mine)
+        return [everywhere[at % self.count][at // self.count] for at in range(len(items))]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
 
 
 def average_gradients(model: SlimNet, figures: Tensor, count: int) -> Tensor:

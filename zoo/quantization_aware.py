@@ -35,6 +35,14 @@ def round_weight(weight: Tensor, largest: int = 127) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -largest, largest)
 
 
+@torch.no_grad()
+def round_weights(model: nn.Module, largest: int = 127) -> None:
+    """Round the weights of every `SlimConv` for good; doing it again changes nothing but the last bit."""
+    for layer in model.modules():
+        if isinstance(layer, SlimConv):
+            layer.weight.copy_(round_weight(layer.weight, largest))
+
+
 def round_activation(x: Tensor) -> Tensor:
     """Activations on the 256 steps between the smallest and the largest of this batch; zero stays exact.
 

@@ -93,7 +93,7 @@ class Recipe:
     """Of each process, which tunes its own share of the points."""
     point_augmentation: str = "light"
     point_rounding: bool = False
-    """Beside weights that are rounded as int8 rounds them (`quantization_largest`)."""
+    """Round the weights for good before, as int8 rounds them (`quantization_largest`)."""
     augmentation: str = "basic"
     seed: int = 0
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)

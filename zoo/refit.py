@@ -11,12 +11,12 @@ import torch
 
 from zoo.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points, picture_logits
+from zoo.finish import finish, train_strangers
 from zoo.pictures import PictureSource
 from zoo.processes import Processes
 from zoo.recipe import Recipe
 from zoo.slim_net import SlimNet, materialise, to_channels_last
 from zoo.strangers import Strangers
-from zoo.train import train_strangers, write_result
 from zoo.training_log import TrainingLog, make_folder
 
 
@@ -62,6 +62,8 @@ def tune_checkpoint(
 ) -> Path:
     """Tune the norms of each point of a finished checkpoint (zoo.point_tuning) and evaluate it again.
 
+    Statistics that were tuned before are not gone on from: every point is calibrated first, as after training.
+
     Args:
         path: a `model.pt`; it stays as it is.
         source: the pictures that it was trained on.
@@ -82,7 +84,7 @@ def tune_checkpoint(
     others = train_strangers(recipe, source, splits["train"], strangers)
     processes = Processes.join(torch.device("cpu"))
     log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)
-    return write_result(out, model, recipe, source, splits, others, processes, log)
+    return finish(model, recipe, source, splits, out, others, processes, log)
 
 
 @torch.no_grad()

@@ -19,25 +19,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from zoo.augment import augmented_batch, shrink_batch
-from zoo.calibrate import calibrate, to_tensor
+from zoo.calibrate import to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from zoo.evaluate import evaluate_points
+from zoo.finish import finish, train_strangers
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
 from zoo.mutual import STRANGER, Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
 from zoo.optimizers import OPTIMIZERS, parameter_groups, set_cosine_rate
 from zoo.pictures import PictureSource, Split
-from zoo.point_tuning import tune_bank
 from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
 from zoo.slim_net import SlimNet, to_channels_last
-from zoo.strangers import Strangers
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
 
@@ -98,7 +96,7 @@ def train(
             save_checkpoint(last, run.checkpoint())
         if stop_after_epochs is not None and run.epoch - first_epoch >= stop_after_epochs:
             return last
-    return _finish(run, splits, out, log)
+    return finish(run.model, recipe, source, splits, out, run.strangers, run.processes, log)
 
 
 def _take_first_weights(run: _Run, given: dict[str, Any] | None, log: TrainingLog, *, resumed: bool) -> None:
@@ -331,56 +329,6 @@ class _Run:
             _average_weights(self.teacher, self.model, recipe.ema_teacher)
         mean_loss, accuracy = figures.tolist()
         return mean_loss, accuracy
-
-
-def train_strangers(
-    recipe: Recipe, source: PictureSource, split: Split, pictures: PictureSource | None
-) -> Strangers | None:
-    """The strangers that a recipe asks for, as small as its training pictures; None where it asks for none.
-
-    Raises:
-        RecipeError: it asks for them, and there are no pictures.
-        DataError: too few of them can be used.
-    """
-    if recipe.strangers_per_batch == 0:
-        return None
-    if pictures is None:
-        raise RecipeError("recipe: strangers_per_batch needs pictures of none of the classes; give them by --strangers")
-    side_px = min(source.picture(split.names[0]).shape[:2])
-    return Strangers(pictures, recipe.strangers_skipped, side_px, recipe.strangers_jpeg_quality)
-
-
-def _finish(run: _Run, splits: dict[str, Split], out: Path, log: TrainingLog) -> Path:
-    """Calibrate, and write the result."""
-    recipe, train = run.recipe, splits["train"]
-    if run.processes.rank == 0 or recipe.point_epochs:
-        rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
-        subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
-        calibrate(run.model, run.source, subset, recipe.trained_points(), recipe.mean, recipe.std)
-    return write_result(out, run.model, recipe, run.source, splits, run.strangers, run.processes, log)
-
-
-def write_result(
-    out: Path, model: SlimNet, recipe: Recipe, source: PictureSource, splits: Mapping[str, Split],
-    strangers: Strangers | None, processes: Processes, log: TrainingLog,
-) -> Path:  # fmt: skip
-    """Tune the points of a calibrated network if the recipe asks for it, evaluate, and write `model.pt` (rank 0)."""
-    points, path = recipe.trained_points(), out / "model.pt"
-    if recipe.point_epochs:
-        tuned = tune_bank(
-            model, recipe, source, out, strangers=strangers, processes=processes, progress=log.relay
-        )  # fmt: skip
-        log.write({"event": "tuned", "points": tuned})
-    if processes.rank == 0:
-        held_out = {name: split for name, split in splits.items() if name != "train"}
-        accuracy = evaluate_points(
-            model, source, held_out, points, recipe.mean, recipe.std, unsure_share=recipe.unsure_share
-        )
-        log.write({"event": "result", "points": accuracy})
-        save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), source.classes, accuracy=accuracy))
-    if processes.count > 1:
-        distributed.barrier()
-    return path
 
 
 @torch.no_grad()
