@@ -118,7 +118,7 @@ focus-bundle: $(VENV)/.ready
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready
 	$(BIN)/python -m converters build --checkpoint $(OUT)/default-20/model.pt --data $(TRAIN_DATA) --profile laptop-x86 \
-		--threads 1 --reduce-range --keep-dominated --max-points 40 --table-step 0.0078125 --out $(OUT)/laptop.bundle --force
+		--threads 1 --reduce-range --keep-dominated --max-points 40 --max-drop 0.015 --table-step 0.0078125 --out $(OUT)/laptop.bundle --force
 	$(BIN)/python -m converters select $(OUT)/laptop.bundle --precision int8 --out apps/demo/everyday-20.bundle --force
 
 # EfficientNet-Lite0/1/2 with all 1,000 ImageNet classes, from the package index; PHOTOS=ZIP measures on your own photos.
