@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from edge_runtime.budget import Budget
 from edge_runtime.errors import SinkError, SourceError, StreamBroken
 from edge_runtime.frame import Frame
 from edge_runtime.pattern_source import PatternSource
+from edge_runtime.runtime import Runtime
 from edge_runtime.sources import open_source
-from edge_runtime.steady_answer import SteadyAnswer
 
 BUDGET = Budget(20.0)
 
@@ -301,13 +302,12 @@ def test_answers_are_averaged_unless_it_is_switched_off(
 ) -> None:
     taken = []
 
-    class Noted(SteadyAnswer):
-        def __init__(self, labels: tuple[str, ...], smooth_s: float) -> None:
-            taken.append(smooth_s)
-            super().__init__(labels, smooth_s)
+    def load(*_: object, **options: Any) -> None:  # no engine: the pool of the command would be this process's
+        taken.append(options["smooth_s"])
+        raise SinkError("enough")
 
-    monkeypatch.setattr("edge_runtime.runtime.SteadyAnswer", Noted)
+    monkeypatch.setattr(Runtime, "load", staticmethod(load))
     monkeypatch.setattr("apps.camera.__main__.signal.signal", lambda *_: None)
-    run = ["--source", "pattern", "--max-frames", "2", "--show", "no", "--no-realtime", "--query-table", "none"]
-    assert CliRunner().invoke(main, [*run, *words]).exit_code == 0
+    run = ["--source", "pattern", "--max-frames", "2", "--show", "no"]
+    assert "error: enough" in CliRunner().invoke(main, [*run, *words]).output
     assert taken == [expected]

@@ -12,6 +12,8 @@ from apps.camera.__main__ import main
 from apps.camera.scenario import Scenario, load_scenario
 from apps.camera.stand_in import chosen_profile, missing_bands
 from edge_runtime.device_profile import load_profile
+from edge_runtime.errors import SinkError
+from edge_runtime.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 HOT = "[[phase]]\nname = 'a'\nstart_s = 0\n[[phase]]\nname = 'b'\nstart_s = 1\ntemperature_c = 90.0\n"
@@ -74,4 +76,12 @@ def test_the_profile_of_the_command_line_reaches_the_runtime(monkeypatch: pytest
     assert done.exit_code != 0
     assert "toaster" in done.output
     assert len(done.output.strip().splitlines()) == 1
-    assert CliRunner().invoke(main, [*run, "laptop-x86", "--query-table", "none"]).exit_code == 0
+    taken = []
+
+    def load(*_: object, **options: Any) -> None:  # no engine: the pool of the command would be this process's
+        taken.append(options["profile"])
+        raise SinkError("enough")
+
+    monkeypatch.setattr(Runtime, "load", staticmethod(load))
+    assert "error: enough" in CliRunner().invoke(main, [*run, "laptop-x86"]).output
+    assert taken == ["laptop-x86"]
