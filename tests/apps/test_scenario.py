@@ -137,8 +137,8 @@ def test_the_shipped_scenario_has_seven_phases_within_the_demo_clip() -> None:
     assert scenario.phases[-1].start_s < 15
     assert any(phase.cpu_load > 0 for phase in scenario.phases)
     assert scenario.phases[0].overrides() == {}
-    # a machine without a thermometer never hears that it has cooled, so the script says it
-    assert scenario.phases[-1].overrides() == {"temperature_c": 55.0}
+    # a machine without a thermometer or battery never hears that it has cooled and is charged, so the script says it
+    assert scenario.phases[-1].overrides() == {"temperature_c": 55.0, "battery_share": 0.8, "on_battery": False}
 
 
 def test_the_player_applies_each_phase_once(tmp_path: Path) -> None:

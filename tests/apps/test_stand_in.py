@@ -85,3 +85,11 @@ def test_the_profile_of_the_command_line_reaches_the_runtime(monkeypatch: pytest
     monkeypatch.setattr(Runtime, "load", staticmethod(load))
     assert "error: enough" in CliRunner().invoke(main, [*run, "laptop-x86"]).output
     assert taken == ["laptop-x86"]
+
+
+@pytest.mark.parametrize("name", ["scenario.toml", "focus-scenario.toml"])
+def test_the_last_phase_of_a_demo_says_what_became_of_each_played_reading(name: str) -> None:
+    """A device without a battery or thermometer reads nothing afterwards, and what was read last holds."""
+    phases = load_scenario(ROOT / "apps" / "demo" / name).phases
+    played = {reading for phase in phases for reading in phase.overrides()}
+    assert played == set(phases[-1].overrides())
