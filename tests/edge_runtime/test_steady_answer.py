@@ -157,8 +157,11 @@ class Film:
 
     name, live, dropped = "film", False, 0
 
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+
     def frames(self) -> Any:
-        for index in range(6):
+        for index in range(self.first, self.first + 6):
             yield Frame((GREY + np.uint8(index)).astype(np.uint8), index, media_s=index / 30)
 
 
@@ -175,3 +178,13 @@ def test_a_stream_is_smoothed_when_it_is_asked_for_and_each_stream_begins_anew(t
         picture = runtime.infer(GREY)
     assert first.answer == again.answer
     assert picture.answer == classify(picture.outputs[0], runtime.labels)
+
+
+def test_a_stream_that_goes_on_in_time_is_another_one_all_the_same(tmp_path: Path) -> None:
+    with Runtime.load(write_bundle(tmp_path / "a.bundle"), smooth_s=5.0) as runtime:
+        runtime.wait_ready(30)
+        runtime.pin("w1.00-r032")
+        before = list(runtime.stream(Film()))
+        after = next(iter(runtime.stream(Film(first=6))))
+    assert before[-1].answer != classify(before[-1].outputs[0], runtime.labels)  # others count beside it
+    assert after.answer == classify(after.outputs[0], runtime.labels)

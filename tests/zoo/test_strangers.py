@@ -14,6 +14,7 @@ from test_train import RECIPE, assert_equal_weights, weights
 from tiny_net import TinyNet
 
 from zoo.augment import augmented_batch
+from zoo.finish import train_strangers
 from zoo.mutual import STRANGER, Subnet, accumulate_gradients, labelled_loss
 from zoo.pictures import DataError, PictureSource
 from zoo.processes import Processes
@@ -64,6 +65,16 @@ def test_strangers_bear_the_traces_of_the_training_pictures_file_format(others: 
     assert worse > np.abs(after.astype(float) - before).mean()
     large = Strangers(others, side_px=64, jpeg_quality=75)
     assert np.array_equal(large.picture(name), others.picture(name))  # not shrunk: it is as small as they are
+
+
+def test_a_recipe_says_through_which_jpeg_strangers_go(shapes_folder: Path, others: PictureSource) -> None:
+    source = PictureSource(shapes_folder)
+    recipe = dataclasses.replace(RECIPE, strangers_per_batch=2, strangers_jpeg_quality=70)
+    found = train_strangers(recipe, source, source.splits(3, 6)["train"], others)
+    assert found is not None
+    side = min(source.picture(source.names[0]).shape[:2])
+    assert (found.side_px, found.jpeg_quality) == (side, 70)
+    assert train_strangers(RECIPE, source, source.splits(3, 6)["train"], None) is None
 
 
 def test_jpeg_keeps_the_order_of_colours() -> None:
