@@ -124,7 +124,7 @@ def table(found: dict[str, Any]) -> str:
 @click.argument("data", type=click.Path())
 @click.argument("others", type=click.Path())
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Default: the shipped one.")
-@click.option("--shots", type=click.IntRange(5), default=200, show_default=True)
+@click.option("--shots", type=click.IntRange(5, 400), default=200, show_default=True)
 @click.option("--point", "names", multiple=True, default=("w1.00-r128-int8", "w0.50-r096-int8"), show_default=True)
 def main(data: str, others: str, bundle: Path | None, shots: int, names: tuple[str, ...]) -> None:
     """Film, answer, and write the JSON and the table."""
