@@ -11,6 +11,7 @@ from converters.bundle_writer import BundleWriter
 from converters.errors import ConversionError
 from converters.executorch_subset import thin_programs
 from edge_runtime.bundle import Bundle
+from edge_runtime.exit_records import EarlyExits, LookParts
 from edge_runtime.manifest import OperatingPoint, Program
 from edge_runtime.tensor_recipe import read_recipe
 
@@ -29,7 +30,8 @@ def select_points(
     """Write the points of one precision, or whose names match, as a bundle of their own.
 
     Nothing is computed again: ONNX programs, weights, tables and vectors are copied as they are, and methods that no
-    point uses are taken out of ExecuTorch programs.
+    point uses are taken out of ExecuTorch programs. Points with early exits keep all programs that they look
+    with, float ones too.
 
     Args:
         source: an existing bundle.
@@ -40,15 +42,12 @@ def select_points(
     Returns:
         the new bundle and its number of points.
     Raises:
-        ConversionError: no point is left, the bundle has early exits, a program cannot be made smaller, or the target
-            cannot be written.
+        ConversionError: no point is left, a program cannot be made smaller, or the target cannot be written.
         BundleError: the source is damaged.
         BackendError: a point runs an ExecuTorch program, and ExecuTorch is not installed.
     """
     bundle = Bundle.load(source)
     manifest = bundle.manifest
-    if any(p.exit is not None for p in manifest.points):
-        raise ConversionError(f"{source}: its points have early exits, whose programs belong together; build it anew")
 
     def wanted(point: OperatingPoint) -> bool:
         return fnmatch.fnmatchcase(point.name, pattern) and precision in (None, bundle.program(point).precision)
@@ -56,18 +55,38 @@ def select_points(
     points = tuple(p for p in manifest.points if wanted(p))
     if not points:
         raise ConversionError(f"{source}: no point has precision {precision or 'any'} and a name like {pattern!r}")
-    used = {p.program for p in points}
+    exits = _exits_of(manifest.exits, points)
+    in_parts = set() if exits is None else {name for parts in exits.parts for name in _programs_of(parts)}
+    used = {p.program for p in points} | in_parts
     programs = tuple(p for p in manifest.programs if p.name in used)
     with BundleWriter(target, overwrite) as writer:
         shares_weights = _copy(bundle, points, programs, writer)
-        for file, content in thin_programs(programs, points, bundle.content, report).items():
+        of_methods = [p for p in programs if p.name not in in_parts]  # a part is the only method of its file
+        for file, content in thin_programs(of_methods, points, bundle.content, report).items():
             writer.write(file, content)
         smaller = replace(
-            manifest, name=target.stem, programs=programs, points=points, files={},
+            manifest, name=target.stem, programs=programs, points=points, files={}, exits=exits,
             weights=manifest.weights if shares_weights else None, tables=manifest.tables if shares_weights else None,
             provenance={**manifest.provenance, "selected_from": manifest.name},
         )  # fmt: skip
         return writer.finish(smaller), len(points)
+
+
+def _programs_of(parts: LookParts) -> tuple[str, ...]:
+    return (parts.glance, parts.policy, parts.focus, *parts.classifiers)
+
+
+def _exits_of(exits: EarlyExits | None, points: tuple[OperatingPoint, ...]) -> EarlyExits | None:
+    """The sets of programs and the settings that these points look with; None where none looks several times."""
+    looking = [p for p in points if p.exit is not None]
+    if exits is None or not looking:
+        return None
+    glances, settings = {p.program for p in looking}, {p.exit for p in looking}
+    return replace(
+        exits,
+        parts=tuple(parts for parts in exits.parts if parts.glance in glances),
+        settings=tuple(setting for setting in exits.settings if setting.name in settings),
+    )
 
 
 def _copy(

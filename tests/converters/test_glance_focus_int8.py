@@ -27,8 +27,10 @@ from converters.glance_focus_int8 import (
     quantize_part,
 )
 from converters.int8_graph import QuantSpec
+from converters.select_points import select_points
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
+from edge_runtime.self_check import require_passed, verify_bundle
 from zoo.gfnet_checkpoint import build_gfnet
 from zoo.pictures import PictureSource
 
@@ -73,6 +75,30 @@ EXPORTED: dict[str, bytes] = {}
 def answers(content: bytes, images: list[np.ndarray]) -> np.ndarray:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(["vector"], {"image": image})[0] for image in images])
+
+
+def test_selected_points_keep_the_float_parts_that_they_look_with(source: PictureSource, tmp_path: Path) -> None:
+    request = FocusRequest(
+        checkpoint(source), source, tmp_path / "both.bundle", precisions=("fp32", "int8"), quant=QUANT, budgets=1
+    )  # fmt: skip
+    both = Bundle.load(build_focus(request))
+    kept = {"one-look-int8", "budget-1-int8", "safe-int8", "all-int8"}
+    small = Bundle.load(select_points(both.root, tmp_path / "int8.bundle", precision="int8")[0])
+    assert {p.name for p in small.manifest.points} == kept
+    assert both.manifest.exits is not None
+    assert small.manifest.exits is not None
+    assert {s.name for s in small.manifest.exits.settings} == {p.exit for p in small.manifest.points}
+    assert small.manifest.exits.parts == tuple(p for p in both.manifest.exits.parts if "int8" in p.glance)
+    on_disk = sorted(p.name.partition(".")[0] for p in (small.root / "programs").iterdir())
+    assert on_disk == ["classifier-fp32", "focus-int8", "glance-int8", "policy-fp32"]
+    require_passed(verify_bundle(small))
+    for name, values in small.vectors.items():
+        assert np.array_equal(values, both.vectors[name])
+
+    alone = Bundle.load(select_points(both.root, tmp_path / "float.bundle", precision="fp32", pattern="safe*")[0])
+    assert alone.manifest.exits is not None
+    assert [s.name for s in alone.manifest.exits.settings] == [p.exit for p in alone.manifest.points]
+    assert {p.precision for p in alone.manifest.programs} == {"fp32"}
 
 
 def test_an_int8_encoder_says_nearly_what_the_float_one_says(
