@@ -1,12 +1,12 @@
 """Glance and Focus under a deadline and beside busy processes: how many frames answer in time, and how well.
 
     python -m benchmarks.glance_focus_deadline apps/demo/focus-20.bundle --checkpoint MODEL.pt --data PICTURES
-    python -m benchmarks.glance_focus_deadline ... --split select --late-share 0.002 --late-share 0.005
+    python -m benchmarks.glance_focus_deadline ... --split select --late-per-right 0.02 --late-per-right 0.05
 
 The deadline is what two looks keep in 999 of 1000 frames, measured under the same load: a tighter one could not be kept
 so often by looking twice. The same frames are also answered by the network of two looks, which stops neither early nor
-late. The first form fills its line of docs/glance-and-focus.md; the second, which only shows, is for choosing the share
-of frames that may be late for a look that was begun.
+late. The first form fills its line of docs/glance-and-focus.md; the second, which only shows, is for choosing how many
+late frames a further right answer may cost.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ import numpy as np
 from benchmarks.glance_focus import scenes_of
 from benchmarks.glance_focus_tables import PAGE, deadline_line, fill
 from benchmarks.record import percentiles, save
-from edge_runtime.early_exit import LATE_SHARE
+from edge_runtime.early_exit import LATE_PER_RIGHT
 
 FRAMES, BUSY_PROCESSES, CALIBRATION_FRAMES = 8000, 2, 8000
 STRETCH_FRAMES = 400
-"""Of one share, before it is the next one's turn."""
+"""Of one price, before it is the next one's turn."""
 
 
 def deadlines(
-    bundle: Any, scenes: np.ndarray, labels: np.ndarray, frames: int, busy: int, late_shares: tuple[float, ...]
+    bundle: Any, scenes: np.ndarray, labels: np.ndarray, frames: int, busy: int, prices: tuple[float, ...]
 ) -> list[dict[str, Any]]:
-    """All looks wanted, time for two, other processes busy: a row for each share, measured in turn.
+    """All looks wanted, time for two, other processes busy: a row for each price, measured in turn.
 
     Args:
         scenes: (N, S, S, 3) uint8, shown again and again.
-        frames: of each share.
+        frames: of each price.
         busy: processes that do nothing but compute.
-        late_shares: 0-1.
+        prices: late frames that a further right answer may cost, 0 or more.
     """
     from edge_runtime.backends import BackendOptions, open_backend
 
     backend = open_backend("onnxruntime", bundle, BackendOptions(threads=1))
     point = max(bundle.points_for("onnxruntime"), key=lambda p: p.madds)
     two_looks = two_look_answers(backend, bundle, point, scenes[:frames]) == labels[:frames]
-    runners = [backend.load(point) for _ in late_shares]
-    for runner, share in zip(runners, late_shares, strict=True):
-        runner.late_share = share
+    runners = [backend.load(point) for _ in prices]
+    for runner, price in zip(runners, prices, strict=True):
+        runner.late_per_right = price
     found: list[list[tuple[int, int, float]]] = [[] for _ in runners]
     with busy_processes(busy):
         two = two_look_runner(backend, bundle, point)
@@ -68,13 +68,13 @@ def deadlines(
     shared = {"deadline_ms": deadline_s * 1000.0, "frames": frames, "busy_processes": busy, "bundle": bundle.root.name}
     shared |= {"two_look_accuracy": float(two_looks[shown % len(two_looks)].mean())}
     return [
-        {"late_share": share, **shared, **figures(rows, labels[shown], deadline_s)}
-        for share, rows in zip(late_shares, found, strict=True)
+        {"late_per_right": price, **shared, **figures(rows, labels[shown], deadline_s)}
+        for price, rows in zip(prices, found, strict=True)
     ]
 
 
 def figures(rows: list[tuple[int, int, float]], labels: np.ndarray, deadline_s: float) -> dict[str, Any]:
-    """What the frames of one share come to.
+    """What the frames of one price come to.
 
     Args:
         rows: class, looks and seconds of each frame.
@@ -147,12 +147,12 @@ def _burn() -> None:
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of python -m zoo focus.")
 @click.option("--data", type=click.Path(), required=True, help="The pictures.")
 @click.option("--split", type=click.Choice(["select", "test"]), default="test", show_default=True)
-@click.option("--late-share", "late_shares", type=click.FloatRange(0, 1), multiple=True, help="May be given often.")
-@click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Of each share.")
+@click.option("--late-per-right", "prices", type=click.FloatRange(0), multiple=True, help="May be given often.")
+@click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Of each price.")
 @click.option("--busy", type=click.IntRange(0), default=BUSY_PROCESSES, show_default=True, help="Busy processes.")
 @click.option("--write/--no-write", default=True, help="Fill the docs page and keep the result.")
 def main(
-    bundle_path: str, checkpoint: Path, data: str, split: str, late_shares: tuple[float, ...], frames: int, busy: int,
+    bundle_path: str, checkpoint: Path, data: str, split: str, prices: tuple[float, ...], frames: int, busy: int,
     write: bool,
 ) -> None:  # fmt: skip
     """Measure, and fill the line of docs/glance-and-focus.md."""
@@ -166,10 +166,10 @@ def main(
     scenes, labels, _, (views, _) = scenes_of(load_checkpoint(checkpoint), data, split)
     if views.spec is None:
         raise click.UsageError("this network was trained on pictures as they are; give one of scenes")
-    rows = deadlines(bundle, scenes, labels, frames, busy, late_shares or (LATE_SHARE,))
+    rows = deadlines(bundle, scenes, labels, frames, busy, prices or (LATE_PER_RIGHT,))
     for row in rows:
-        click.echo(f"late share {row['late_share']:g}, {split}: {deadline_line(row)['deadline']}")
-    if write and split == "test" and not late_shares:
+        click.echo(f"late per right {row['late_per_right']:g}, {split}: {deadline_line(row)['deadline']}")
+    if write and split == "test" and not prices:
         save("glance_focus_deadline", {"deadline": rows[0]})
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), deadline_line(rows[0])), encoding="utf-8")
 

@@ -1,9 +1,9 @@
 """An anytime network: after each look there is an answer, and the time left decides whether to look again.
 
-A run stops when the answer is sure (its calibrated confidence reaches the point's threshold), when the next look is not
-expected to end before the deadline, or after the point's last look. It always returns an answer: the one of the latest
-look that gave numbers. The glance is never skipped. On video the first patch may lie where the last frame's answer was
-found; edge_runtime/pipeline.py hands it from frame to frame.
+A run stops when the answer is sure (its calibrated confidence reaches the point's threshold), when the next look risks
+the deadline for less than it is worth, or after the point's last look. It always returns an answer: the one of the
+latest look that gave numbers. The glance is never skipped. On video the first patch may lie where the last frame's
+answer was found; edge_runtime/pipeline.py hands it from frame to frame.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import numpy.typing as npt
 from edge_runtime.errors import BackendError
 from edge_runtime.exit_records import EarlyExits, ExitSetting
 from edge_runtime.look_clock import LookClock
+from edge_runtime.look_worth import LookWorth
 
 Array = npt.NDArray[np.float32]
 SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
-LATE_SHARE = 0.005  # of the frames may be late for a look that was begun; benchmarks.glance_focus tries others
+LATE_PER_RIGHT = 0.05
+"""Late frames that a further right answer may cost: one for twenty. benchmarks.glance_focus_deadline tries others."""
 WARM_UP_RUNS = 5
 
 
@@ -85,8 +87,6 @@ class _Run:
     classes: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     hinted: bool = False
-    risk: float = 0.0
-    """That its looks end too late, as they began."""
 
 
 class EarlyExitRunner:
@@ -118,9 +118,10 @@ class EarlyExitRunner:
         """Where the last frame's answer was found; None leaves the first patch to the policy. Taken for one run."""
         self.last: LookRecord | None = None
         """What the last run did."""
-        self.late_share = LATE_SHARE
+        self.late_per_right = LATE_PER_RIGHT
+        """A look may begin while its risk to be late is at most this many times the accuracy that it should gain."""
         self._parts, self._exits, self._setting, self._clock = parts, exits, setting, clock
-        self.look_clock = look_clock or LookClock()
+        self.look_clock, self.worth = look_clock or LookClock(), LookWorth()
         self._output = np.zeros((1, classes), np.float32)
         self._image = np.zeros((1, 3, exits.patch, exits.patch), np.float32)
 
@@ -129,7 +130,7 @@ class EarlyExitRunner:
         never = (2.0,) * (self._setting.max_looks - 1)
         for _ in range(WARM_UP_RUNS):
             self._look(never, None, None)
-        self.last = None
+        self.last, self.worth = None, LookWorth()
 
     def run(self) -> Array:
         """Calibrated logits (1, classes) of the picture in `input`; the runner's own buffer.
@@ -193,6 +194,8 @@ class EarlyExitRunner:
             if found is None and look:  # the answer before stays
                 reason = FAILED
                 break
+            if found is not None and look:
+                self.worth.observe(look, confidence, found)
             confidence = found or 0.0  # a glance without numbers says nothing; the next look may
             run.classes.append(-1 if found is None else int(self._output[0].argmax()))
             now_s = self._clock()
@@ -203,7 +206,7 @@ class EarlyExitRunner:
             if confidence >= thresholds[look]:
                 reason = SURE
                 break
-            if deadline_s is not None and not self._may_look_again(run, deadline_s - now_s):
+            if deadline_s is not None and not self._is_worth_its_risk(look + 1, deadline_s - now_s):
                 reason = OUT_OF_TIME
                 break
         self.last = LookRecord(
@@ -211,12 +214,12 @@ class EarlyExitRunner:
             tuple(run.classes), run.hinted,
         )  # fmt: skip
 
-    def _may_look_again(self, run: _Run, room_s: float) -> bool:
-        """The risk that this frame is late, of all its looks together, stays within the share that may be."""
-        run.risk += self.look_clock.risk(room_s)
-        if run.risk > self.late_share:
+    def _is_worth_its_risk(self, look: int, room_s: float) -> bool:
+        """Whether the next look may begin: what it risks, against what it should gain."""
+        taken = self.look_clock.risk(room_s) <= self.late_per_right * self.worth.of(look)
+        if not taken:
             self.look_clock.stopped()
-        return run.risk <= self.late_share
+        return taken
 
     def _answer(self, look: int, run: _Run) -> float | None:
         """One look; returns the confidence of its answer, or None where the scores are no numbers."""

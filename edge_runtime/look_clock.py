@@ -14,6 +14,8 @@ SLOW = 1.5
 """A look is slow when it took so many times the usual time, or more."""
 LOOKS_TO_BELIEVE = 5
 SLOW_SHARE_RATE = 1.0 / 256.0
+TAIL_LOOKS, TAIL_POWER = 8, 3.0
+"""Beyond the eighth largest loss the share falls with the third power of the loss."""
 STOPS_TO_FORGET = 16
 
 
@@ -47,6 +49,19 @@ class Window:
         """0-1 of the numbers; 0 when there is none."""
         count = len(self._sorted)
         return (count - bisect_right(self._sorted, value)) / count if count else 0.0
+
+    def tail_above(self, value: float) -> float:
+        """Probability, 0-1, that the next number is larger: the share of those that were, or what their tail says.
+
+        That a thousand looks never lost so much does not mean that none will; each of a frame's looks is such a case.
+        """
+        share, count = self.share_above(value), len(self._sorted)
+        if count < TAIL_LOOKS:
+            return share
+        known = self._sorted[-TAIL_LOOKS]
+        if not 0.0 < known < value:
+            return share
+        return max(share, TAIL_LOOKS / count * (known / value) ** TAIL_POWER)
 
 
 class LookClock:
@@ -97,10 +112,10 @@ class LookClock:
         if may_lose_s < 0.0:
             return 1.0
         if not self._slow:
-            return self._lost.share_above(may_lose_s)
+            return self._lost.tail_above(may_lose_s)
         if len(self._lost_after_slow) < FEWEST_LOOKS:
             return 0.0
-        return self._slow_share * self._lost_after_slow.share_above(may_lose_s)
+        return self._slow_share * self._lost_after_slow.tail_above(may_lose_s)
 
     def stopped(self) -> None:
         """The next look was too risky. If that is for what came after slow looks, some of it is forgotten in time, so

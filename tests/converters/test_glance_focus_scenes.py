@@ -169,10 +169,10 @@ def test_a_deadline_is_compared_with_two_looks_at_the_same_frames(
     found = two_look_answers(backend, bundle, bundle.point("one-look"), scenes)  # whatever the point's thresholds
     backend.close()
     np.testing.assert_array_equal(found, answers[1])
-    shares = (0.005, 1.0)
-    rows = deadlines(bundle, scenes, labels, frames=32, busy=0, late_shares=shares)  # five of 27 scenes come twice
+    prices = (0.05, 1.0)
+    rows = deadlines(bundle, scenes, labels, frames=32, busy=0, prices=prices)  # five of 27 scenes come twice
     right = (answers[1] == labels).astype(float)
-    assert tuple(late["late_share"] for late in rows) == shares
+    assert tuple(late["late_per_right"] for late in rows) == prices
     for late in rows:
         assert late["two_look_accuracy"] == pytest.approx((right.sum() + right[:5].sum()) / 32)
         assert (late["frames"], late["latency_ms"]["count"]) == (32, 32)

@@ -20,6 +20,7 @@ from edge_runtime.early_exit import (
 from edge_runtime.early_exit_backend import ProgramParts
 from edge_runtime.errors import BackendError
 from edge_runtime.exit_records import ExitSetting
+from edge_runtime.look_worth import LEAST, PRIOR, REMEMBERED_LOOKS
 
 
 @pytest.mark.parametrize(
@@ -67,17 +68,33 @@ def test_a_deadline_holds_for_one_run_only() -> None:
     assert made.last.looks == 4
 
 
-def test_the_risks_of_a_frames_looks_add_up() -> None:
-    made, parts, clock = runner([0.5] * 4)
+def test_a_look_may_risk_the_deadline_for_as_much_as_it_is_worth() -> None:
+    made, parts, clock = runner([0.5, 0.8, 0.82, 0.82])
     made.warm_up()
-    for slow in range(400):  # one look of 400 takes 30 ms more: one look's risk is 0.0025, and 0.005 may be spent
-        parts.seconds = [0.010, 0.010, 0.040 if slow % 100 == 0 else 0.010, 0.010]
+    for frame in range(400):  # one patch of 300 takes 30 ms more
+        parts.seconds = [0.010, 0.010, 0.010, 0.040 if frame % 100 == 0 else 0.010]
         made.run()
     parts.seconds = [0.010] * 4
-    made.deadline_s = clock.now_s + 0.050  # enough for all looks, but not if one is slow
-    made.run()
-    assert made.last is not None
-    assert (made.last.looks, made.last.reason) == (3, OUT_OF_TIME)
+    risk = made.look_clock.risk(0.020)
+    assert 0.0 < risk < 0.01
+    looks = []
+    for price in (0.0, 2.0 * risk / 0.3, 2.0 * risk / 0.02, 1.0):  # what the second look gains, and the third
+        made.late_per_right, made.deadline_s = price, clock.now_s + 0.049  # time for all, but not if one is slow
+        made.run()
+        assert made.last is not None
+        looks.append(made.last.looks)
+    assert looks == [1, 2, 3, 4]
+
+
+def test_looks_are_worth_what_they_gained_and_warming_up_tells_nothing() -> None:
+    made, _, _ = runner([0.4, 0.7, 0.71, 0.6])
+    made.warm_up()
+    assert made.worth.of(1) == made.worth.of(3) == PRIOR
+    for _ in range(4 * REMEMBERED_LOOKS):
+        made.run()
+    assert made.worth.of(1) == pytest.approx(0.3, abs=0.01)
+    assert made.worth.of(2) == pytest.approx(0.01, abs=0.005)
+    assert made.worth.of(3) == LEAST  # it lost
 
 
 def test_a_runner_tells_its_clock_when_it_stops_for_the_deadline_and_only_then() -> None:
