@@ -206,7 +206,7 @@ class EarlyExitRunner:
             if confidence >= thresholds[look]:
                 reason = SURE
                 break
-            if deadline_s is not None and not self._is_worth_its_risk(look + 1, deadline_s - now_s):
+            if deadline_s is not None and not self._is_worth_its_risk(look + 1, confidence, deadline_s - now_s):
                 reason = OUT_OF_TIME
                 break
         self.last = LookRecord(
@@ -214,9 +214,9 @@ class EarlyExitRunner:
             tuple(run.classes), run.hinted,
         )  # fmt: skip
 
-    def _is_worth_its_risk(self, look: int, room_s: float) -> bool:
+    def _is_worth_its_risk(self, look: int, confidence: float, room_s: float) -> bool:
         """Whether the next look may begin: what it risks, against what it should gain."""
-        taken = self.look_clock.risk(room_s) <= self.late_per_right * self.worth.of(look)
+        taken = self.look_clock.risk(room_s) <= self.late_per_right * self.worth.of(look, confidence)
         if not taken:
             self.look_clock.stopped()
         return taken

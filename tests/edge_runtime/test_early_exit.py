@@ -20,7 +20,7 @@ from edge_runtime.early_exit import (
 from edge_runtime.early_exit_backend import ProgramParts
 from edge_runtime.errors import BackendError
 from edge_runtime.exit_records import ExitSetting
-from edge_runtime.look_worth import LEAST, PRIOR, REMEMBERED_LOOKS
+from edge_runtime.look_worth import LEAST_SHARE, PRIOR_DOUBT, PRIOR_GAIN, REMEMBERED_LOOKS
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,16 @@ def test_a_look_may_risk_the_deadline_for_as_much_as_it_is_worth() -> None:
     assert looks == [1, 2, 3, 4]
 
 
-def test_looks_are_worth_what_they_gained_and_warming_up_tells_nothing() -> None:
-    made, _, _ = runner([0.4, 0.7, 0.71, 0.6])
+def test_looks_are_worth_their_share_of_the_doubt_and_warming_up_tells_nothing() -> None:
+    made, _, _ = runner([0.4, 0.7, 0.73, 0.6])
     made.warm_up()
-    assert made.worth.of(1) == made.worth.of(3) == PRIOR
+    assert made.worth.share(1) == made.worth.share(3) == PRIOR_GAIN / PRIOR_DOUBT
     for _ in range(4 * REMEMBERED_LOOKS):
         made.run()
-    assert made.worth.of(1) == pytest.approx(0.3, abs=0.01)
-    assert made.worth.of(2) == pytest.approx(0.01, abs=0.005)
-    assert made.worth.of(3) == LEAST  # it lost
+    assert made.worth.share(1) == pytest.approx(0.3 / 0.6, abs=0.01)
+    assert made.worth.share(2) == pytest.approx(0.03 / 0.3, abs=0.01)
+    assert made.worth.share(3) == LEAST_SHARE  # it lost
+    assert made.worth.of(1, 0.9) == pytest.approx(0.1 * made.worth.share(1))
 
 
 def test_a_runner_tells_its_clock_when_it_stops_for_the_deadline_and_only_then() -> None:
