@@ -25,8 +25,8 @@ from edge_runtime.look_worth import LookWorth
 Array = npt.NDArray[np.float32]
 SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
-LATE_PER_RIGHT = 0.05
-"""Late frames that a further right answer may cost: one for twenty. benchmarks.glance_focus_deadline tries others."""
+LATE_PER_RIGHT = 0.1
+"""Late frames that a further right answer may cost: one for ten. benchmarks.glance_focus_deadline tries others."""
 WARM_UP_RUNS = 5
 
 

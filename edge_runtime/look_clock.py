@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 
 USUAL_LOOKS = 128
-"""Of each kind; their median is the usual time."""
+"""Of each kind; their median is the usual one."""
 REMEMBERED_LOOKS, REMEMBERED_SLOW_LOOKS = 1024, 128
 """Whose losses are remembered: after ordinary looks, and after slow ones."""
 FEWEST_LOOKS = 32
@@ -70,11 +70,13 @@ class LookClock:
     A look that takes much longer than usual either lost the core for a while, and the next one runs on a core that was
     just got back, or the machine became slower. The middle one of the last few looks tells these apart. What looks lose
     is remembered apart for those that came after a slow look of the same frame. Glances and patches are remembered
-    together: a runner that has to stop after each glance goes on learning.
+    together: a runner that has to stop after each glance goes on learning. So the usual time of a patch is kept as a
+    multiple of the usual glance; patches that were seen on a busy machine are no reason never to look at one again.
     """
 
     def __init__(self) -> None:
         self._glances, self._patches = Window(USUAL_LOOKS), Window(USUAL_LOOKS)
+        """Seconds of glances; of patches, multiples of the usual glance when they were seen."""
         self._lost, self._lost_after_slow = Window(REMEMBERED_LOOKS), Window(REMEMBERED_SLOW_LOOKS)
         """Seconds beyond the usual time."""
         self._slowness: deque[float] = deque(maxlen=LOOKS_TO_BELIEVE)
@@ -87,14 +89,19 @@ class LookClock:
 
     def observe(self, look: int, seconds: float) -> None:
         """Take in the time of one look; 0 is the glance, which begins a frame."""
-        same = self._patches if look else self._glances
-        usual = same.median() if len(same) else seconds
+        if look and not len(self._glances):
+            return  # no frame begins like that
+        usual = self._usual_patch_s() if look else self._usual_glance_s()
+        usual = usual if usual > 0.0 else seconds
         after_slow = look > 0 and self._slow
         (self._lost_after_slow if after_slow else self._lost).add(max(seconds - usual, 0.0))
         self._slowness.append(seconds / usual if usual > 0.0 else 1.0)
         self._slow = self._slowness[-1] >= SLOW
         self._slow_share += SLOW_SHARE_RATE * (self._slow - self._slow_share)
-        same.add(seconds)
+        if look == 0:
+            self._glances.add(seconds)
+        elif self._usual_glance_s() > 0.0:
+            self._patches.add(seconds / self._usual_glance_s())
 
     def risk(self, room_s: float) -> float:
         """How much the next look adds to the share of frames that are late, 0-1; 0 while no patch has been seen.
@@ -108,7 +115,7 @@ class LookClock:
         if not len(self._patches):
             return 0.0
         slowness = max(sorted(self._slowness)[len(self._slowness) // 2], 1.0)
-        may_lose_s = room_s - self._patches.median() * slowness
+        may_lose_s = room_s - self._usual_patch_s() * slowness
         if may_lose_s < 0.0:
             return 1.0
         if not self._slow:
@@ -127,7 +134,10 @@ class LookClock:
 
     def usual_s(self, looks: float) -> float:
         """Median time of a run of so many looks, not necessarily whole; 0 when none has been seen."""
-        if not len(self._glances):
-            return 0.0
-        patch_s = self._patches.median() if len(self._patches) else 0.0
-        return self._glances.median() + max(0.0, looks - 1.0) * patch_s
+        return self._usual_glance_s() + max(0.0, looks - 1.0) * self._usual_patch_s()
+
+    def _usual_glance_s(self) -> float:
+        return self._glances.median() if len(self._glances) else 0.0
+
+    def _usual_patch_s(self) -> float:
+        return self._patches.median() * self._usual_glance_s() if len(self._patches) else 0.0

@@ -14,6 +14,7 @@ from edge_runtime.look_clock import (
     STOPS_TO_FORGET,
     TAIL_LOOKS,
     TAIL_POWER,
+    USUAL_LOOKS,
     LookClock,
     Window,
 )
@@ -119,6 +120,15 @@ def test_a_machine_that_became_slower_is_believed_when_several_looks_say_so() ->
     assert clock.risk(0.065) == 0.0
     looked(clock, 0.030, 0.060, times=100)  # the usual time now
     assert clock.usual_s(2.0) == pytest.approx(0.090)
+
+
+def test_patches_seen_on_a_busy_machine_are_no_reason_never_to_look_again() -> None:
+    clock = LookClock()
+    looked(clock, 0.100, 0.100, times=20)
+    assert clock.risk(0.050) == 1.0
+    looked(clock, 0.010, times=USUAL_LOOKS)  # the load is gone, and the runner had to stop after each glance
+    assert clock.risk(0.050) < 0.01
+    assert clock.usual_s(2.0) == pytest.approx(0.020)
 
 
 def test_what_came_after_slow_looks_is_tried_again_in_time() -> None:
