@@ -61,7 +61,7 @@ class Window:
         known = self._sorted[-TAIL_LOOKS]
         if not 0.0 < known < value:
             return share
-        return max(share, TAIL_LOOKS / count * (known / value) ** TAIL_POWER)
+        return max(share, TAIL_LOOKS / count * float((known / value) ** TAIL_POWER))
 
 
 class LookClock:
