@@ -27,8 +27,6 @@ SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks",
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
 LATE_PER_RIGHT = 0.1
 """Late frames that a further right answer may cost: one for ten. benchmarks.glance_focus_deadline tries others."""
-NEGLIGIBLE_RISK = 0.0002
-"""A look that risks no more may begin whatever it is worth: there is time enough."""
 WARM_UP_RUNS = 5
 
 
@@ -218,8 +216,7 @@ class EarlyExitRunner:
 
     def _is_worth_its_risk(self, look: int, confidence: float, room_s: float) -> bool:
         """Whether the next look may begin: what it risks, against what it should gain."""
-        most = max(self.late_per_right * self.worth.of(look, confidence), NEGLIGIBLE_RISK)
-        taken = self.look_clock.risk(room_s) <= most
+        taken = self.look_clock.risk(room_s) <= self.late_per_right * self.worth.of(look, confidence)
         if not taken:
             self.look_clock.stopped()
         return taken

@@ -10,7 +10,6 @@ from exit_fakes import CLASSES, PATCH, SIDE, FakeParts, FakeTime, best, exits, r
 
 from edge_runtime.early_exit import (
     FAILED,
-    NEGLIGIBLE_RISK,
     OUT_OF_LOOKS,
     OUT_OF_TIME,
     SURE,
@@ -85,10 +84,6 @@ def test_a_look_may_risk_the_deadline_for_as_much_as_it_is_worth() -> None:
         assert made.last is not None
         looks.append(made.last.looks)
     assert looks == [1, 2, 3, 4]
-    made.late_per_right, made.deadline_s = 0.0, clock.now_s + 1.0
-    assert 0.0 < made.look_clock.risk(0.9) < NEGLIGIBLE_RISK
-    made.run()
-    assert (made.last.looks, made.last.reason) == (4, OUT_OF_LOOKS)  # there is time enough
 
 
 def test_looks_are_worth_their_share_of_the_doubt_and_warming_up_tells_nothing() -> None:
