@@ -89,8 +89,6 @@ class LookClock:
 
     def observe(self, look: int, seconds: float) -> None:
         """Take in the time of one look; 0 is the glance, which begins a frame."""
-        if look and not len(self._glances):
-            return  # no frame begins like that
         usual = self._usual_patch_s() if look else self._usual_glance_s()
         usual = usual if usual > 0.0 else seconds
         after_slow = look > 0 and self._slow
