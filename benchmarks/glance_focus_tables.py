@@ -107,6 +107,7 @@ def deadline_line(late: Row) -> dict[str, str]:
     return {
         "deadline": f"Deadline {late['deadline_ms']:.2f} ms, {late['busy_processes']} busy processes: "
         f"{late['in_time']:.2%} of {late['frames']} frames in time, {late['looks']:.2f} looks, accuracy "
-        f"{late['accuracy']:.3f} (two looks at the same frames, without a deadline: {late['two_look_accuracy']:.3f}), "
-        f"p99 {late['latency_ms']['p99']:.2f} ms; {late['bundle']}."
+        f"{late['accuracy']:.3f}, p99 {late['latency_ms']['p99']:.2f} ms; always two looks, in turn with it: "
+        f"{late['two_look_in_time']:.2%} in time, accuracy {late['two_look_accuracy']:.3f} with late ones, "
+        f"p99 {late['two_look_latency_ms']['p99']:.2f} ms; {late['bundle']}."
     }

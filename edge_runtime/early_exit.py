@@ -23,7 +23,9 @@ from edge_runtime.look_clock import LookClock
 from edge_runtime.look_worth import LookWorth
 
 Array = npt.NDArray[np.float32]
-SURE, OUT_OF_TIME, OUT_OF_LOOKS, FAILED = "sure", "out of time", "out of looks", "a later look failed"
+SURE, OUT_OF_TIME, TOO_LITTLE, OUT_OF_LOOKS, FAILED = (
+    "sure", "out of time", "too little to gain", "out of looks", "a later look failed",
+)  # fmt: skip
 DEADLINE_SHARE = 0.95  # of the deadline that looks may use; the answer has to be read and handed on, too
 LATE_PER_RIGHT = 0.1
 """Late frames that a further right answer may cost: one for ten. benchmarks.glance_focus_deadline tries others."""
@@ -52,7 +54,7 @@ class LookRecord:
 
     looks: int
     reason: str
-    """Why it stopped: SURE, OUT_OF_TIME, OUT_OF_LOOKS or FAILED."""
+    """Why it stopped: SURE, OUT_OF_TIME, TOO_LITTLE, OUT_OF_LOOKS or FAILED."""
     confidence: float
     """Calibrated probability of the answer, 0-1."""
     boxes: tuple[tuple[int, int, int, int], ...]
@@ -206,20 +208,24 @@ class EarlyExitRunner:
             if confidence >= thresholds[look]:
                 reason = SURE
                 break
-            if deadline_s is not None and not self._is_worth_its_risk(look + 1, confidence, deadline_s - now_s):
-                reason = OUT_OF_TIME
+            against = None if deadline_s is None else self._weigh(look + 1, confidence, deadline_s - now_s)
+            if against is not None:
+                reason = against
                 break
         self.last = LookRecord(
             len(run.seconds), reason, confidence, tuple(run.boxes), tuple(t * 1000.0 for t in run.seconds),
             tuple(run.classes), run.hinted,
         )  # fmt: skip
 
-    def _is_worth_its_risk(self, look: int, confidence: float, room_s: float) -> bool:
-        """Whether the next look may begin: what it risks, against what it should gain."""
-        taken = self.look_clock.risk(room_s) <= self.late_per_right * self.worth.of(look, confidence)
-        if not taken:
-            self.look_clock.stopped()
-        return taken
+    def _weigh(self, look: int, confidence: float, room_s: float) -> str | None:
+        """What speaks against the next look: what it risks, against what it should gain; None when nothing does."""
+        risk = self.look_clock.risk(room_s)
+        if risk <= self.late_per_right * self.worth.of(look, confidence):
+            return None
+        self.look_clock.stopped()
+        if risk <= self.late_per_right * (1.0 - confidence):  # time enough for a look that would make sure
+            return TOO_LITTLE
+        return OUT_OF_TIME
 
     def _answer(self, look: int, run: _Run) -> float | None:
         """One look; returns the confidence of its answer, or None where the scores are no numbers."""

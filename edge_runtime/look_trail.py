@@ -20,7 +20,7 @@ class LookTrail:
     max_looks: int
     """Looks that the operating point allows."""
     reason: str
-    """Why it stopped: "sure", "out of time", "out of looks" or "a later look failed"."""
+    """Why it stopped: "sure", "out of time", "too little to gain", "out of looks" or "a later look failed"."""
     view_xyxy: Box
     """What the first look saw: the part of the frame that reaches the network."""
     boxes_xyxy: tuple[Box, ...]

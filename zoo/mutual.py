@@ -142,3 +142,38 @@ def accumulate_labelled_gradients(
         total = total + loss.detach()
         first = logits.detach() if first is None else first
     return total, first
+
+
+def accumulate_taught_gradients(
+    model: SlimNet,
+    pictures_at: PicturesAt,
+    labels: Tensor,
+    subnets: list[Subnet],
+    *,
+    teacher: Callable[[Tensor], Tensor],
+    teacher_resolution: int,
+    share: float,
+    label_smoothing: float = 0.0,
+    backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
+) -> tuple[Tensor, Tensor]:
+    """Run every subnet of a step, the full net if it is among them, and let each learn from a teacher that stays.
+
+    The teacher sees the same crop as its students, as in Beyer et al. 2022, arXiv:2106.05237.
+
+    Args:
+        teacher: pictures (N, 3, H, W) -> logits (N, classes); no gradient flows into it.
+        teacher_resolution: side of its pictures in pixels.
+        share: of the loss that is the divergence from the teacher's answer, 0-1; the labels give the rest.
+    Other arguments and returns as `accumulate_gradients`.
+    """
+    with torch.no_grad():
+        target = teacher(pictures_at(teacher_resolution)).float().softmax(1)
+    total, first = torch.zeros((), device=labels.device), None
+    for subnet in subnets:
+        logits = model(pictures_at(subnet.resolution), subnet.width)
+        taught = F.kl_div(logits.float().log_softmax(1), target, reduction="batchmean")
+        loss = share * taught + (1.0 - share) * labelled_loss(logits, labels, label_smoothing)
+        backward(loss)
+        total = total + loss.detach()
+        first = logits.detach() if first is None else first
+    return total, first

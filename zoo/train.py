@@ -28,7 +28,14 @@ from zoo.finish import finish, train_strangers
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
-from zoo.mutual import STRANGER, Subnet, accumulate_gradients, accumulate_labelled_gradients, draw_subnets
+from zoo.mutual import (
+    STRANGER,
+    Subnet,
+    accumulate_gradients,
+    accumulate_labelled_gradients,
+    accumulate_taught_gradients,
+    draw_subnets,
+)
 from zoo.optimizers import OPTIMIZERS, parameter_groups, set_cosine_rate
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes, average_gradients
@@ -292,6 +299,21 @@ class _Run:
             return nullcontext()
         return quantization_aware(self.model, recipe.quantization_largest)
 
+    def _accumulate(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """What the subnets of the current step learn from."""
+        recipe = self.recipe
+        if recipe.method == "multiresolution":
+            return accumulate_multi_resolution_gradients
+        if self.teacher is not None and recipe.teacher_share > 0:
+            teacher = partial(self.teacher, width=max(recipe.widths))
+            return partial(
+                accumulate_taught_gradients, teacher=teacher, teacher_resolution=max(recipe.resolutions),
+                share=recipe.teacher_share,
+            )  # fmt: skip
+        if self._is_full_step() and recipe.distillation:
+            return partial(accumulate_gradients, teacher=self.teacher)
+        return accumulate_labelled_gradients
+
     def _train_step(self, batch: np.ndarray, labels: Tensor, subnets: list[Subnet]) -> tuple[float, float]:
         """One optimiser step.
 
@@ -308,12 +330,7 @@ class _Run:
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.amp), self._rounding():
-            accumulate = accumulate_labelled_gradients
-            if recipe.method == "multiresolution":
-                accumulate = accumulate_multi_resolution_gradients
-            elif self._is_full_step() and recipe.distillation:
-                accumulate = partial(accumulate_gradients, teacher=self.teacher)
-            loss, logits = accumulate(
+            loss, logits = self._accumulate()(
                 self.model, pictures_at, labels, subnets, label_smoothing=recipe.label_smoothing,
                 backward=lambda term: self.scaler.scale(term).backward(),
             )  # fmt: skip

@@ -16,12 +16,18 @@ SHADOW: Colour = (10, 12, 18)
 INK: Colour = (244, 246, 250)
 QUIET: Colour = (158, 168, 184)
 EARLIER: Colour = (104, 190, 255)
-LAST: dict[str, Colour] = {"sure": (94, 214, 148), "out of time": (250, 190, 88), "out of looks": (232, 214, 84)}
+LAST: dict[str, Colour] = {
+    "sure": (94, 214, 148),
+    "out of time": (250, 190, 88),
+    "too little to gain": (232, 214, 84),
+    "out of looks": (232, 214, 84),
+}
 """Colour of the look that gave the answer, by why it was the last."""
 FAILED: Colour = (255, 104, 98)
 WORDS = {
     "sure": "sure after",
     "out of time": "time up after",
+    "too little to gain": "little to gain after",
     "out of looks": "took all",
     "a later look failed": "failed after",
 }

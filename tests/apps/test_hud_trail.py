@@ -56,6 +56,9 @@ def test_a_frame_of_another_size_keeps_its_patches_in_place() -> None:
 
 def test_the_look_that_gave_the_answer_says_by_its_colour_why_it_was_the_last() -> None:
     reasons = ("sure", "out of time", "out of looks", "a later look failed")
+    assert last_colour(replace(TRAIL, reason="too little to gain")) == last_colour(
+        replace(TRAIL, reason="out of looks")
+    )
     colours = {last_colour(replace(TRAIL, reason=reason)) for reason in reasons}
     assert len(colours) == 4
     assert EARLIER not in colours
@@ -64,6 +67,7 @@ def test_the_look_that_gave_the_answer_says_by_its_colour_why_it_was_the_last() 
     assert tuple(drawn[160, 301]) == last_colour(TRAIL)
     assert trail_text(TRAIL) == "sure after 3 of 3 looks"
     assert trail_text(replace(TRAIL, looks=2, reason="out of time")) == "time up after 2 of 3 looks"
+    assert trail_text(replace(TRAIL, looks=1, reason="too little to gain")) == "little to gain after 1 of 3 looks"
 
 
 def test_the_order_is_seen_and_equal_patches_do_not_hide_each_others_numbers() -> None:

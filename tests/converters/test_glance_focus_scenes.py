@@ -12,7 +12,7 @@ from small_training import write_pictures
 from test_glance_focus import checkpoint
 
 from benchmarks.focus_video import VideoSet, compared, main, play, require_fitting
-from benchmarks.glance_focus_deadline import deadlines, two_look_answers
+from benchmarks.glance_focus_deadline import deadlines, in_time, two_look_runner
 from converters import glance_focus_command
 from converters.glance_focus_build import FocusRequest, build_focus
 from converters.glance_focus_scores import SequenceScores
@@ -166,7 +166,8 @@ def test_a_deadline_is_compared_with_two_looks_at_the_same_frames(
     scenes = np.concatenate([views.evaluation(splits["select"].names, variant) for variant in range(3)])
     labels = np.tile(splits["select"].labels, 3)
     backend = open_backend("onnxruntime", bundle, BackendOptions(1))
-    found = two_look_answers(backend, bundle, bundle.point("one-look"), scenes)  # whatever the point's thresholds
+    runner = two_look_runner(backend, bundle, bundle.point("one-look"))  # whatever the point's thresholds
+    found = [in_time(runner, bundle, scene, 60.0)[0] for scene in scenes]
     backend.close()
     np.testing.assert_array_equal(found, answers[1])
     prices = (0.05, 1.0)
@@ -177,6 +178,8 @@ def test_a_deadline_is_compared_with_two_looks_at_the_same_frames(
         assert late["two_look_accuracy"] == pytest.approx((right.sum() + right[:5].sum()) / 32)
         assert (late["frames"], late["latency_ms"]["count"]) == (32, 32)
         assert 1.0 <= late["looks"] <= 3.0
+        assert 0.0 <= late["two_look_in_time"] <= 1.0
+        assert late["two_look_latency_ms"]["count"] == 32
 
 
 def test_videos_are_played_with_and_without_the_last_frames_place(bundle: Bundle, pictures: Path, recipe: Path) -> None:
