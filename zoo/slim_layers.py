@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from zoo.synchronised_norm import synchronised_batch_norm
 
 Stats = tuple[Tensor, Tensor]
 """Mean and (biased) variance of one normalisation layer, each of shape (active channels,)."""
@@ -326,29 +328,11 @@ class SlimBatchNorm(SlimLayer):
             point.recorder[self.bank_name] = (mean, variance)
             return F.batch_norm(x, mean.to(x.dtype), variance.to(x.dtype), weight, bias, False, 0.0, self.eps)
         if self.training and point is not None and point.synchronised:
-            return self._synchronised(x, weight, bias)
+            return synchronised_batch_norm(x, weight, bias, self.eps)
         if self.training:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         mean, variance = self._statistics(point, active)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
-
-    def _synchronised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Normalise by the batch statistics of all processes, which hold equal shares of the batch.
-
-        Each process contributes mean and variance of its share, in a row of its own, so that one reduction gathers
-        them; a mean of squares would lose the variance of channels with a large mean.
-        """
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        variance, mean = torch.var_mean(x.float(), axes, correction=0)
-        row = torch.stack([mean, variance])[None]
-        rank, count = distributed.get_rank(), distributed.get_world_size()
-        padded = F.pad(row, (0, 0, 0, 0, rank, count - rank - 1))
-        means, variances = _SumOverProcesses.apply(padded).unbind(1)
-        mean = means.mean(0)
-        variance = variances.mean(0) + (means - mean).square().mean(0)
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        scale = weight * torch.rsqrt(variance + self.eps)
-        return ((x - mean.view(shape)) * scale.view(shape) + bias.view(shape)).to(x.dtype)
 
     def _statistics(self, point: ActivePoint | None, active: int) -> Stats:
         if point is not None and point.stats is not None:
@@ -373,22 +357,6 @@ class SlimBatchNorm(SlimLayer):
 
     def extra_repr(self) -> str:
         return f"{self.channels.full}, eps={self.eps}"
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce that carries gradients: what one process receives depends on what every process sent."""
-
-    @staticmethod
-    def forward(ctx: object, mine: Tensor) -> Tensor:
-        total = mine.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        distributed.all_reduce(total)
-        return total
 
 
 @torch.no_grad()
