@@ -79,15 +79,21 @@ def test_a_look_may_risk_the_deadline_for_as_much_as_it_is_worth() -> None:
     risk = made.look_clock.risk(0.020)
     assert 0.0 < risk < 0.01
     looks, reasons = [], []
-    for price in (0.0, 2.0 * risk / 0.3, 2.0 * risk / 0.02, 1.0):  # what the second look gains, and the third
+    for price in (
+        0.0,
+        1.5 * risk,
+        2.0 * risk / 0.3,
+        2.0 * risk / 0.02,
+        1.0,
+    ):  # what the second look gains, and the third
         made.late_per_right, made.deadline_s = price, clock.now_s + 0.049  # time for all, but not if one is slow
         made.run()
         assert made.last is not None
         looks.append(made.last.looks)
         reasons.append(made.last.reason)
-    assert looks == [1, 2, 3, 4]
-    # the second and third time a look that would make sure could have begun
-    assert reasons == [OUT_OF_TIME, TOO_LITTLE, TOO_LITTLE, OUT_OF_LOOKS]
+    assert looks == [1, 1, 2, 3, 4]
+    # the third and fourth time a look that would make sure could have begun
+    assert reasons == [OUT_OF_TIME, OUT_OF_TIME, TOO_LITTLE, TOO_LITTLE, OUT_OF_LOOKS]
 
 
 def test_looks_are_worth_their_share_of_the_doubt_and_warming_up_tells_nothing() -> None:
