@@ -11,7 +11,8 @@ def synchronised_batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float)
     """Normalise by mean and variance over the batches of all processes.
 
     What one process gets depends on what every process has, and so do the gradients: two small reductions, one in each
-    direction. All the rest is the framework's own kernels, so that two processes train as fast as their shares allow.
+    direction. All the rest is the framework's own kernels. On a CPU the reductions of all norms still cost a good
+    part of a step.
 
     Args:
         x: (N, C, *spatial); every process has the same N.
