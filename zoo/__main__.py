@@ -44,6 +44,7 @@ def list_models() -> None:
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Override the recipe's epochs.")
 @click.option("--seed", type=int, default=None, help="Override the recipe's seed.")
 @click.option("--init", default=None, help="Weights to start from: a package of zoo/pretrained.py, or a checkpoint.")
+@click.option("--teacher", default=None, help="Checkpoint whose full net teaches, with init_teacher; default: --init.")
 @click.option("--sort-channels/--no-sort-channels", default=None, help="Order the channels of --init by importance.")
 @click.option("--strangers", default=None, help="Pictures of none of the classes, for a recipe that asks for them.")
 @click.option(
@@ -59,6 +60,7 @@ def train_command(
     epochs: int | None,
     seed: int | None,
     init: str | None,
+    teacher: str | None,
     sort_channels: bool | None,
     shared_norms: bool,
     strangers: str | None,
@@ -67,7 +69,7 @@ def train_command(
     if threads:
         torch.set_num_threads(threads)
     values = Recipe.from_file(recipe_path).to_dict()
-    overrides = {"epochs": epochs, "seed": seed, "init": init, "sort_channels": sort_channels}
+    overrides = {"epochs": epochs, "seed": seed, "init": init, "teacher": teacher, "sort_channels": sort_channels}
     values.update({key: value for key, value in overrides.items() if value is not None})
     with _Progress() as progress:
         path = train(

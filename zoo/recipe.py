@@ -44,6 +44,9 @@ class Recipe:
     random_widths: int = 2
     width_choices: tuple[float, ...] = ()
     """Widths that the random ones are drawn from; none: uniform between the ends of `widths`."""
+    trained_widths: tuple[float, ...] = ()
+    """Of `widths`, those that this training is about; the draws are between its ends, and what a narrower width reads
+    stays as it is (zoo.held). None: all of `widths`."""
     strangers_per_batch: int = 0
     """Pictures of none of the classes that join each batch, of `--strangers`; the net learns to be unsure of them."""
     strangers_skipped: tuple[str, ...] = ()
@@ -75,6 +78,8 @@ class Recipe:
     """Augmented views of each picture that a head for new classes is trained on before anything else."""
     init_teacher: bool = False
     """The subnets learn the softmax of the starting network (`init`), with its trained head, not of the full net."""
+    teacher: str = ""
+    """With `init_teacher`: a finished checkpoint that takes the starting network's place as the teacher."""
     teacher_share: float = 0.0
     """With `init_teacher`: so much of the loss of every subnet, in every step, is the divergence from the starting
     network's answer, and the labels give the rest; 0: the answer alone, in a step of the full net."""
@@ -125,13 +130,15 @@ class Recipe:
             value = getattr(self, key)
             _check(value in AUGMENTATIONS, key, value, f"one of {', '.join(AUGMENTATIONS)}")
         _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
-        ends = (min(self.widths), max(self.widths))
+        _check(set(self.trained_widths) <= set(self.widths), "trained_widths", self.trained_widths, "some of widths")
+        ends = self.drawn_widths()
         fits = all(ends[0] <= w <= ends[1] for w in self.width_choices)
-        _check(fits, "width_choices", self.width_choices, "widths between the smallest and the largest of widths")
+        _check(fits, "width_choices", self.width_choices, f"widths between {ends[0]} and {ends[1]}")
         _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
         for key in ("learning_rate", "point_learning_rate"):
             _check(0 < getattr(self, key) < math.inf, key, getattr(self, key), "more than 0")
         _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
+        _check(self.init_teacher or not self.teacher, "teacher", self.teacher, "empty without init_teacher")
         _check(
             self.init_teacher or not self.teacher_share, "teacher_share", self.teacher_share, "0 without init_teacher"
         )
@@ -153,6 +160,15 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a log."""
         return dataclasses.asdict(self)
+
+    def drawn_widths(self) -> tuple[float, float]:
+        """The narrowest and the widest subnet that this training draws."""
+        widths = self.trained_widths or self.widths
+        return min(widths), max(widths)
+
+    def held_width(self) -> float | None:
+        """The widest subnet that this training must not change, if there is one."""
+        return max((w for w in self.widths if w < self.drawn_widths()[0]), default=None)
 
     def points(self) -> list[tuple[float, int]]:
         """Every (width, resolution) to calibrate and evaluate, largest first."""

@@ -7,6 +7,7 @@ depends on the seed, the epoch and the step, so a run that was stopped continues
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 import time
@@ -25,6 +26,7 @@ from zoo.augment import augmented_batch, shrink_batch
 from zoo.calibrate import to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.finish import finish, train_strangers
+from zoo.held import HeldSubnet
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
@@ -98,6 +100,7 @@ def train(
         net.synchronised_norms = processes.count > 1 and synchronised_norms
     if last.exists():
         run.restore(load_checkpoint(last), last)
+    run.hold()
     first_epoch = run.epoch
     while run.epoch < recipe.epochs:
         run.train_epoch(log, lambda: save_checkpoint(last, run.checkpoint()), checkpoint_every_s)
@@ -114,7 +117,10 @@ def _take_first_weights(run: _Run, given: dict[str, Any] | None, log: TrainingLo
         run.model.load_state_dict(given)
     elif run.recipe.init and not resumed:
         run.start_from(initial_network(run.recipe, run.source.classes), log)
-    if run.teacher is not None:
+    if run.recipe.teacher and not resumed:
+        other = dataclasses.replace(run.recipe, init=run.recipe.teacher, sort_channels=False)
+        run.teacher.load_state_dict(initial_network(other, run.source.classes).state_dict())
+    elif run.teacher is not None:
         run.teacher.load_state_dict(run.model.state_dict())
 
 
@@ -172,6 +178,7 @@ class _Run:
         self.steps_per_epoch = len(split) // recipe.batch_size
         if self.steps_per_epoch == 0:
             raise RecipeError(f"recipe: batch_size {recipe.batch_size} is more than the {len(split)} pictures of train")
+        self.held: HeldSubnet | None = None
         self.epoch, self.step = 0, 0
         self.loss_sum, self.accuracy_sum = 0.0, 0.0  # over the steps of this epoch
 
@@ -187,6 +194,11 @@ class _Run:
         views = (view for number in range(self.recipe.head_passes) for view in self._views(everything, number))
         accuracy = fit_head(self.model, views)
         log.write({"event": "head", "train_accuracy": accuracy, "duration_s": time.monotonic() - started})
+
+    def hold(self) -> None:
+        """Keep what narrower widths than the trained ones read, from now on."""
+        width = self.recipe.held_width()
+        self.held = None if width is None else HeldSubnet(self.model, width)
 
     def _views(self, rows: np.ndarray, number: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Augmented pictures and labels at the largest resolution, batch by batch."""
@@ -285,9 +297,9 @@ class _Run:
     def _draw(self) -> list[Subnet]:
         recipe = self.recipe
         draw = np.random.default_rng((recipe.seed, self.epoch, self.step, 1))
-        ends = (min(recipe.widths), max(recipe.widths))
-        choices = recipe.width_choices
-        subnets = draw_subnets(recipe.method, ends, recipe.resolutions, draw, recipe.random_widths, choices)
+        subnets = draw_subnets(
+            recipe.method, recipe.drawn_widths(), recipe.resolutions, draw, recipe.random_widths, recipe.width_choices
+        )
         return subnets if self._is_full_step() or len(subnets) == 1 else subnets[1:]
 
     def _is_full_step(self) -> bool:
@@ -339,15 +351,23 @@ class _Run:
         figures = torch.stack([loss.float(), (logits.argmax(1) == labels)[labels != STRANGER].float().mean()])
         if self.processes.count > 1:
             figures = average_gradients(self.model, figures, self.processes.count)
-        if recipe.clip_gradient_norm > 0.0:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._step_optimizer()
         if self.teacher is not None and recipe.ema_teacher > 0:
             _average_weights(self.teacher, self.model, recipe.ema_teacher)
         mean_loss, accuracy = figures.tolist()
         return mean_loss, accuracy
+
+    def _step_optimizer(self) -> None:
+        """Change what the recipe trains by the gradients that are there; a held subnet stays."""
+        if self.held is not None:
+            self.held.mask_gradients()
+        if self.recipe.clip_gradient_norm > 0.0:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_gradient_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.held is not None:
+            self.held.restore()
 
 
 @torch.no_grad()
