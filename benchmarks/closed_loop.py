@@ -3,7 +3,8 @@
 First every load is recorded at every rate with all points in turn (record_contention.py); the recordings are committed,
 give the deadlines, and are what the replays run on. Then the policies run in blocks in random order, each with the same
 script of contention per seed, in a real Runtime with this device's sensors; nobody tells them of the load. The oracle
-of a block is the clairvoyant replay of what was measured in it (counterfactual.py). A late or dropped frame scores 0.
+of a block is the clairvoyant replay of what was measured in it (counterfactual.py), and its own policy is replayed on
+that, too: whether live agrees with replay is told by the same minutes. A late or dropped frame scores 0.
 
 Writes benchmarks/results/closed_loop.json, docs/pictures/controller-live.svg and -live-step.svg. Nothing else should
 run meanwhile.
@@ -21,9 +22,9 @@ import click
 from benchmarks.contention import LOADS
 from benchmarks.controller_plots import COLOURS, SHOWN_BESIDE, plot_live, plot_step
 from benchmarks.frame_loop import Meter, measure_quiet, open_meter
-from benchmarks.live_block import Block, LiveSetup, run_block
+from benchmarks.live_block import Block, LiveSetup, Outcome, run_block
 from benchmarks.policy_runs import BLIND, REFERENCES, best_static, run_policies
-from benchmarks.policy_table import Table, render, summary
+from benchmarks.policy_table import Table, render, render_agreement, summary
 from benchmarks.record import save
 from benchmarks.record_contention import record_all
 from benchmarks.scores import Scores, score
@@ -43,8 +44,7 @@ TOP_SHARE_OF_PERIOD = 0.55
 
 ByPolicy = dict[str, dict[str, list[Scores]]]
 """kind -> policy -> scores, one a seed."""
-BlockRuns = dict[Block, tuple[RunLog, RunLog]]
-"""Block -> (run, its oracle)."""
+BlockRuns = dict[Block, Outcome]
 
 
 def choose_repeat(bundle: Bundle) -> int:
@@ -62,8 +62,8 @@ def replay(kind: str, trace: Trace, policies: list[str]) -> dict[str, Scores]:
     return {run.policy: score(run, oracle) for run in (*runs, steady_choice(oracle), oracle)}
 
 
-def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, BlockRuns]:
-    """All blocks, in the order given."""
+def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, ByPolicy, BlockRuns]:
+    """All blocks, in the order given: what they scored live, and what their replays did."""
     from rich.progress import Progress
 
     switch_ms = switch_cost_ms()
@@ -74,16 +74,18 @@ def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, BlockRu
     }
     blocks_of_references = "ours" if any(b.policy == "ours" for b in blocks) else blocks[0].policy
     found: ByPolicy = defaultdict(lambda: defaultdict(list))
+    replayed: ByPolicy = defaultdict(lambda: defaultdict(list))
     runs: BlockRuns = {}
     with Progress() as progress:
         for block in progress.track(blocks, description="live"):
-            scores, run, oracle = run_block(block, setup, best[block.kind])
-            runs[block] = run, oracle
-            found[block.kind][block.policy].append(scores)
+            outcome = runs[block] = run_block(block, setup, best[block.kind])
+            oracle = outcome.oracle
+            found[block.kind][block.policy].append(outcome.scores)
+            replayed[block.kind][block.policy].append(outcome.replayed)
             if block.policy == blocks_of_references:
                 for reference in (steady_choice(oracle), oracle):
                     found[block.kind][reference.policy].append(score(reference, oracle))
-    return found, runs
+    return found, replayed, runs
 
 
 def agreement(live: Table, replayed: Table) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def draw_steps(runs: BlockRuns) -> None:
     shown: dict[str, tuple[RunLog, RunLog]] = {}
     for block in sorted(runs, key=lambda b: (-b.fps, b.seed)):
         if block.load == "step" and block.policy in ("ours", *SHOWN_BESIDE):
-            shown.setdefault(block.policy, runs[block])
+            shown.setdefault(block.policy, (runs[block].run, runs[block].oracle))
     if "ours" in shown:
         plot_step([shown[p] for p in COLOURS if p in shown], "controller-live-step")
 
@@ -146,21 +148,24 @@ def _run(
     chosen = list(dict.fromkeys(block.policy for block in blocks))
     setup = LiveSetup(bundle, meter, points, recordings, length_s)
     random.Random(0).shuffle(blocks)
-    found, runs = run_blocks(blocks, setup)
+    found, replays, runs = run_blocks(blocks, setup)
     live = {kind: {p: summary(found[kind][p]) for p in (*chosen, *REFERENCES)} for kind in recordings}
     replayed = {
         kind: {p: summary([s]) for p, s in replay(kind, trace, chosen).items()} for kind, trace in recordings.items()
     }
-    agreed = agreement(live, replayed)
+    same_minutes = {kind: {p: summary(replays[kind][p]) for p in chosen} for kind in recordings}
+    agreed = {"same_minutes": agreement(live, same_minutes), "recording": agreement(live, replayed)}
     print(render(replayed, live))
-    print(f"live within 2 points of replay: {agreed['within_2_points']} of {agreed['of']}, worst {agreed['worst']}")
+    print(render_agreement(live, same_minutes, replayed))
+    for what, found_there in agreed.items():
+        print(f"{what}: within 2 points at {found_there['within_2_points']} of {found_there['of']}")
     if dry:
         return
     save("closed_loop", {
         "bundle": bundle.manifest.name, **facts, "block_s": round(length_s, 1),
         "deadline_ms": {kind: trace.budgets[0][1].deadline_ms for kind, trace in recordings.items()},
         "points": [[p.name, p.accuracy, round(p.quiet_ms, 3)] for p in next(iter(recordings.values())).points],
-        "live": live, "replayed": replayed, "agreement": agreed,
+        "live": live, "same_minutes": same_minutes, "replayed": replayed, "agreement": agreed,
     })  # fmt: skip
     plot_live(live, replayed)
     draw_steps(runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from benchmarks.frame_loop import CameraClock, FrameRow, Meter, drive
 from benchmarks.policy_runs import UNCOUNTED, UncountedController
 from benchmarks.record_contention import LEAD_IN_S, marks, phases
 from benchmarks.scores import Scores, score
-from benchmarks.simulator import RunLog, simulate_oracle
+from benchmarks.simulator import RunLog, ladder_of, simulate, simulate_oracle, switch_cost_ms
 from benchmarks.traces import Trace, TraceWorld
 from edge_runtime import Budget, Bundle, Runtime
 from edge_runtime.controller_bands import DeviceLimits
@@ -58,8 +59,20 @@ def recording_name(load: str, fps: float) -> str:
     return f"recorded {load} {fps:g} fps"
 
 
-def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, RunLog, RunLog]:
-    """Run a policy live; its scores, what it did, and what the oracle of the same block would have done.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a block."""
+
+    scores: Scores
+    run: RunLog
+    oracle: RunLog
+    """What the clairvoyant would have done in it."""
+    replayed: Scores
+    """The same policy in simulation, on the trace that was rebuilt from the block: the same minutes of the machine."""
+
+
+def run_block(block: Block, setup: LiveSetup, best_point: str) -> Outcome:
+    """Run a policy live, then its oracle and its replay on what was measured.
 
     Args:
         best_point: for best-static, from a sweep over the recording.
@@ -71,27 +84,31 @@ def run_block(block: Block, setup: LiveSetup, best_point: str) -> tuple[Scores, 
         return load.deadline_share(at_s, setup.length_s)
 
     camera = CameraClock(block.fps, int(setup.length_s * block.fps))
-    rows, levels = _play(block, setup, camera, best_point, lambda at_s: Budget(round(deadline_ms * share(at_s), 3)))
+    profile = match_profile(read_machine_facts())[0]
+    limits = DeviceLimits.from_profile(profile)
+    make = _maker(block.policy, best_point, limits)
+    sensors = TrustedSensors(DeviceSensors(count_children=False), profile)
+    rows, levels = _play(
+        block, setup, camera, sensors, limits, make, lambda at_s: Budget(round(deadline_ms * share(at_s), 3))
+    )
     trace = rebuild(
         block.kind, block.fps, camera.frame_count, recording.points, rows, slept_through=camera.slept_through,
         phase_of=phases(levels, camera.frame_count, block.fps), seed=block.seed, learn_effects=False,
     ).with_deadline(deadline_ms, share)  # fmt: skip
     run = _as_run(block, trace, rows, marks(levels))
     oracle = simulate_oracle(TraceWorld(trace))
-    return score(run, oracle), run, oracle
+    replayed = simulate(TraceWorld(trace), make(ladder_of(trace.points, block.seed)), switch_cost_ms())
+    return Outcome(score(run, oracle), run, oracle, score(replayed, oracle))
 
 
 def _play(
-    block: Block, setup: LiveSetup, camera: CameraClock, best_point: str, budget_at: Callable[[float], Budget]
-) -> tuple[list[FrameRow], list[tuple[float, float]]]:
+    block: Block, setup: LiveSetup, camera: CameraClock, sensors: TrustedSensors, limits: DeviceLimits,
+    make: PolicyMaker, budget_at: Callable[[float], Budget],
+) -> tuple[list[FrameRow], list[tuple[float, float]]]:  # fmt: skip
     """The block itself: the answered frames, and the load's changes."""
-    profile = match_profile(read_machine_facts())[0]
-    limits = DeviceLimits.from_profile(profile)
     with (
         Runtime(
-            setup.bundle, setup.meter, setup.points, budget=budget_at(0.0),
-            policy=_maker(block.policy, best_point, limits),
-            sensors=TrustedSensors(DeviceSensors(count_children=False), profile), limits=limits,
+            setup.bundle, setup.meter, setup.points, budget=budget_at(0.0), policy=make, sensors=sensors, limits=limits
         ) as runtime,
         Contention(LOADS[block.load], setup.length_s, block.seed) as contention,
     ):  # fmt: skip
@@ -107,13 +124,12 @@ def _play(
         return drive(runtime, setup.meter, camera, set_budget), contention.levels
 
 
-def _maker(policy: str, best_point: str, limits: DeviceLimits) -> str | PolicyMaker:
-    """What Runtime takes: a name, or a function where the policy needs to be told something."""
+def _maker(policy: str, best_point: str, limits: DeviceLimits) -> PolicyMaker:
+    """The policy as both the live run and its replay make it."""
     if policy == UNCOUNTED:
         return lambda ladder: UncountedController(ladder, limits=limits)
-    if policy == "best-static":
-        return lambda ladder: make_policy(policy, ladder, point=best_point)
-    return policy
+    options: dict[str, Any] = {"ours": {"limits": limits}, "best-static": {"point": best_point}}.get(policy, {})
+    return lambda ladder: make_policy(policy, ladder, **options)
 
 
 def _as_run(block: Block, trace: Trace, rows: Sequence[FrameRow], moments: tuple[tuple[float, str], ...]) -> RunLog:

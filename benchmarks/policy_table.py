@@ -133,6 +133,16 @@ def _cell(value: float | None, scale: float, digits: int, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
 
+def render_agreement(live: Table, same_minutes: Table, recorded: Table) -> str:
+    """Live, the replay of the same minutes and that of the recording made before: in-time accuracy, markdown."""
+    lines = ["| load | policy | live | replay of the same minutes | replay of the recording |", "|---|---|---|---|---|"]
+    for kind, rows in same_minutes.items():
+        for policy in rows:
+            cells = [100.0 * table[kind][policy]["in_time_accuracy"] for table in (live, same_minutes, recorded)]
+            lines.append(f"| {kind} | {policy} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 def provenance() -> str:
     """Where the recordings and the live rows come from, and how busy the machine was with other things."""
     lines = []
@@ -151,6 +161,21 @@ def live_table() -> Table:
     """What closed_loop.py measured, if it has."""
     path = RESULTS / "closed_loop.json"
     return json.loads(path.read_text(encoding="utf-8"))["live"] if path.exists() else {}
+
+
+def agreement_text() -> str:
+    """How far live and replay are apart, if closed_loop.py has measured it."""
+    path = RESULTS / "closed_loop.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "same_minutes" not in found:
+        return ""
+    same, recording = found["agreement"]["same_minutes"], found["agreement"]["recording"]
+    table = render_agreement(found["live"], found["same_minutes"], found["replayed"])
+    return (
+        f"**Live and replayed, in-time accuracy, %**\n\n{table}\n\nOn the same minutes live and replay are within 2 "
+        f"points at {same['within_2_points']} of {same['of']}, at most {abs(same['worst_points']):.2f} apart "
+        f"({same['worst']}); on the recording made before at {recording['within_2_points']} of {recording['of']}.\n\n"
+    )
 
 
 def write_page(text: str) -> None:
@@ -199,7 +224,7 @@ def main(
         return
     plot_table(table)
     draw_step()
-    write_page(f"{text}\n\n{provenance()}")
+    write_page(f"{text}\n\n{agreement_text()}{provenance()}")
     save("policy_table", {"seeds": seeds, "first_seed": first_seed, "simulated": table, "live": live_table()})
 
 

@@ -12,11 +12,15 @@ from small_worlds import small_trace
 from benchmarks.closed_loop import agreement
 from benchmarks.contention import LOADS, Contention
 from benchmarks.frame_loop import CameraClock, FrameRow, Meter, pareto_points
-from benchmarks.live_block import Block, LiveSetup, _as_run, recording_name, run_block
+from benchmarks.live_block import Block, LiveSetup, _as_run, _maker, recording_name, run_block
+from benchmarks.policy_runs import BLIND
+from benchmarks.policy_table import Table, render_agreement
 from benchmarks.record_contention import marks, phases
-from benchmarks.traces import TracePoint
+from benchmarks.simulator import ladder_of, simulate
+from benchmarks.traces import TracePoint, TraceWorld
 from edge_runtime import Bundle, default_bundle_path
 from edge_runtime.backends.null import NullBackend
+from edge_runtime.controller_bands import DeviceLimits
 from edge_runtime.manifest import OperatingPoint
 
 
@@ -47,13 +51,34 @@ def test_a_live_block_answers_frames_and_is_judged_by_what_it_measured() -> None
     recording = small_trace(frames=30, points=known, latency_ms=np.ones((30, len(known)), np.float32))
     kind = recording_name("stationary", 30.0)
     setup = LiveSetup(bundle, Meter(NullBackend(bundle, compute), 1), points, {kind: recording}, 1.0)
-    scores, run, oracle = run_block(Block("static", "stationary", 30.0, 0), setup, points[0].name)
+    outcome = run_block(Block("static", "stationary", 30.0, 0), setup, points[0].name)
+    scores, run, oracle = outcome.scores, outcome.run, outcome.oracle
+    assert outcome.replayed.frames == 30
+    assert outcome.replayed.oracle_accuracy == scores.oracle_accuracy  # judged by the same minutes
     assert scores.frames == 30
     answered = run.point >= 0
     assert answered.sum() + scores.dropped == 30
     assert run.latency_ms[answered].min() >= 8.0 * points[-1].width
     assert np.all(run.best[run.on_time] > 0)  # an answer in time was possible, since it was given
     assert oracle.world == kind
+
+
+@pytest.mark.parametrize("policy", BLIND)
+def test_live_and_replay_make_the_same_policy(policy: str) -> None:
+    points = small_trace(frames=1).points
+    make = _maker(policy, points[1].name, DeviceLimits())
+    assert make(ladder_of(points, 0)).name == policy
+    if policy == "best-static":
+        run = simulate(TraceWorld(small_trace(frames=3)), make(ladder_of(points, 0)))
+        assert run.point.tolist() == [1, 1, 1]
+
+
+def test_the_page_tells_how_far_live_and_replay_are_apart() -> None:
+    def table(value: float) -> Table:
+        return {"recorded step 30 fps": {"ours": {"in_time_accuracy": value}}}
+
+    text = render_agreement(table(0.9), table(0.89), table(0.85))
+    assert text.splitlines()[-1] == "| recorded step 30 fps | ours | 90.00 | 89.00 | 85.00 |"
 
 
 def test_the_score_of_a_block_is_what_its_rows_say() -> None:
