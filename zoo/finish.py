@@ -11,6 +11,7 @@ import numpy as np
 from zoo.calibrate import calibrate
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points
+from zoo.held import HeldSubnet
 from zoo.pictures import PictureSource, Split
 from zoo.point_tuning import Point, tune_bank
 from zoo.processes import Processes
@@ -40,13 +41,15 @@ def train_strangers(
 
 def finish(
     model: SlimNet, recipe: Recipe, source: PictureSource, splits: Mapping[str, Split], out: Path,
-    strangers: Strangers | None, processes: Processes, log: TrainingLog,
+    strangers: Strangers | None, processes: Processes, log: TrainingLog, held: HeldSubnet | None = None,
 ) -> Path:  # fmt: skip
     """Calibrate a trained network, tune its points if the recipe asks for it, evaluate, and write `model.pt`.
 
     With `point_epochs` and `point_rounding` the weights are rounded for good before, to what int8 will hold of them:
     what is tuned beside rounded weights would not fit others.
 
+    Args:
+        held: a subnet that stayed as it was while wider ones trained with norms of their own.
     Returns:
         the path of `model.pt`; rank 0 has written it.
     """
@@ -55,7 +58,7 @@ def finish(
         round_weights(model, recipe.quantization_largest)
     rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
     subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
-    calibrate(model, source, subset, recipe.trained_points(), recipe.mean, recipe.std)
+    _calibrate(model, recipe, source, subset, held)
     if recipe.point_epochs:
         tuned = tune_bank(
             model, recipe, source, out, strangers=strangers, processes=processes, progress=log.relay
@@ -74,3 +77,17 @@ def finish(
         save_checkpoint(path, Checkpoint(model.state_dict(), recipe.to_dict(), source.classes, accuracy=accuracy))
     processes.wait()
     return path
+
+
+def _calibrate(
+    model: SlimNet, recipe: Recipe, source: PictureSource, subset: Split, held: HeldSubnet | None
+) -> None:  # fmt: skip
+    """Statistics of all points, each with the norms that its width was trained with."""
+    points, widest = recipe.trained_points(), 0.0 if held is None else held.width
+    calibrate(model, source, subset, [point for point in points if point[0] > widest], recipe.mean, recipe.std)
+    if held is None:
+        return
+    held.return_norms(model)
+    wide = model.norm_bank.entries
+    calibrate(model, source, subset, [point for point in points if point[0] <= widest], recipe.mean, recipe.std)
+    model.norm_bank.entries = wide | model.norm_bank.entries

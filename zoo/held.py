@@ -2,7 +2,9 @@
 
 A subnet reads a prefix of the channels of each layer. Once it is good, wider subnets can learn with only what lies
 beyond that prefix: "progressive shrinking" of Once-for-all (Cai et al. 2020, arXiv:1908.09791) turned round, from the
-inside out, without a loss for the narrow one.
+inside out, without a loss for the narrow one. Batch norms are not held: the wider subnets have scales and shifts of
+their own, as in the first slimmable networks (Yu et al. 2019, arXiv:1812.08928). That costs nothing here: they can be
+written as statistics (zoo.point_tuning), of which each operating point has its own anyway.
 """
 
 from __future__ import annotations
@@ -12,26 +14,36 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from zoo.slim_layers import SlimError, SlimLayer
+from zoo.slim_layers import SlimBatchNorm, SlimError, SlimLayer, Stats
 from zoo.slim_net import SlimNet
+
+LEAST_SCALE = 0.01
+"""Of its first value a scale never becomes less, so that it keeps its sign and can be written as statistics; a scale of
+0 stays, and so does its shift."""
+Norms = dict[str, tuple[Tensor, Tensor]]
+"""Scale and shift of batch norms by layer name, each (channels at full width,)."""
 
 
 class HeldSubnet:
-    """The parameters that one width reads, kept at their present values through any number of optimiser steps.
+    """What one width reads, kept through any number of optimiser steps, with the batch norms that it had.
 
     Call `mask_gradients` after the backward passes and `restore` after the optimiser's step, which may move held
-    values by weight decay or by momentum from before.
+    values by weight decay or by momentum from before; in the end `return_norms`.
 
     Args:
         model: a slimmable network; not changed.
         width: of the subnet that stays.
+        norms: those of the subnet, when the training goes on and the model has others by now; None: the model's.
     Raises:
         SlimError: a layer computes new weights for a width, so that none of its parameters can be told to be read.
     """
 
-    def __init__(self, model: SlimNet, width: float) -> None:
+    def __init__(self, model: SlimNet, width: float, norms: Norms | None = None) -> None:
         self.width = width
-        masks = read_parameters(model, width)
+        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, SlimBatchNorm)}
+        self.norms = norms or {n: (m.weight.detach().clone(), m.bias.detach().clone()) for n, m in self._layers.items()}
+        of_norms = {f"{name}.{key}" for name in self._layers for key in ("weight", "bias")}
+        masks = {name: mask for name, mask in read_parameters(model, width).items() if name not in of_norms}
         named = dict(model.named_parameters())
         self._held = [(named[name], mask, named[name].detach().clone()) for name, mask in masks.items()]
 
@@ -43,9 +55,41 @@ class HeldSubnet:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Write the held values back."""
+        """Write the held values back, and keep the scales of the batch norms from 0."""
         for parameter, mask, value in self._held:
             parameter.copy_(torch.where(mask, value, parameter))
+        for name, layer in self._layers.items():
+            scale, shift = self.norms[name]
+            too_small = layer.weight * scale < LEAST_SCALE * scale.square()
+            layer.weight.copy_(torch.where(too_small | (scale == 0.0), LEAST_SCALE * scale, layer.weight))
+            layer.bias.copy_(torch.where(scale == 0.0, shift, layer.bias))
+
+    @torch.no_grad()
+    def return_norms(self, model: SlimNet) -> None:
+        """Give the batch norms of the subnet back, and write those of the wider ones as statistics in the norm bank.
+
+        Args:
+            model: calibrated at wider points; those of the held width, and of narrower ones, come afterwards.
+        """
+        for entry in model.norm_bank.entries.values():
+            for name, stats in entry.items():
+                entry[name] = _rewritten(stats, self._layers[name], self.norms[name])
+        for name, layer in self._layers.items():
+            layer.weight.copy_(self.norms[name][0])
+            layer.bias.copy_(self.norms[name][1])
+
+
+def _rewritten(stats: Stats, layer: SlimBatchNorm, shared: tuple[Tensor, Tensor]) -> Stats:
+    """Statistics with which the shared scale and shift give what the layer's own give with the present ones."""
+    mean, variance = stats
+    active = len(mean)
+    own_scale, own_shift = layer.weight[:active].cpu(), layer.bias[:active].cpu()
+    scale, shift = (value[:active].cpu() for value in shared)
+    live = own_scale != 0.0
+    ratio = torch.where(live, scale / torch.where(live, own_scale, 1.0), 1.0)
+    deviation = ((variance + layer.eps).sqrt() * ratio).clamp_min(layer.eps**0.5)
+    back = torch.where(scale != 0.0, deviation / torch.where(scale != 0.0, scale, 1.0), 0.0)
+    return mean - (own_shift - shift) * back, (deviation.square() - layer.eps).clamp_min(0.0)
 
 
 def read_parameters(model: SlimNet, width: float) -> dict[str, Tensor]:

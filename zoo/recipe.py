@@ -45,8 +45,8 @@ class Recipe:
     width_choices: tuple[float, ...] = ()
     """Widths that the random ones are drawn from; none: uniform between the ends of `widths`."""
     trained_widths: tuple[float, ...] = ()
-    """Of `widths`, those that this training is about; the draws are between its ends, and what a narrower width reads
-    stays as it is (zoo.held). None: all of `widths`."""
+    """Of `widths`, those that this training is about; the draws are between its ends. What a narrower width reads stays
+    as it is, while the trained ones get norms of their own (zoo.held). None: all of `widths`."""
     strangers_per_batch: int = 0
     """Pictures of none of the classes that join each batch, of `--strangers`; the net learns to be unsure of them."""
     strangers_skipped: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ from zoo.augment import augmented_batch, shrink_batch
 from zoo.calibrate import to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.finish import finish, train_strangers
-from zoo.held import HeldSubnet
+from zoo.held import HeldSubnet, Norms
 from zoo.initial import adapt_statistics, fit_head, initial_network
 from zoo.models import create
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
@@ -100,7 +100,8 @@ def train(
         net.synchronised_norms = processes.count > 1 and synchronised_norms
     if last.exists():
         run.restore(load_checkpoint(last), last)
-    run.hold()
+    else:
+        run.hold()
     first_epoch = run.epoch
     while run.epoch < recipe.epochs:
         run.train_epoch(log, lambda: save_checkpoint(last, run.checkpoint()), checkpoint_every_s)
@@ -108,7 +109,7 @@ def train(
             save_checkpoint(last, run.checkpoint())
         if stop_after_epochs is not None and run.epoch - first_epoch >= stop_after_epochs:
             return last
-    return finish(run.model, recipe, source, splits, out, run.strangers, run.processes, log)
+    return finish(run.model, recipe, source, splits, out, run.strangers, run.processes, log, run.held)
 
 
 def _take_first_weights(run: _Run, given: dict[str, Any] | None, log: TrainingLog, *, resumed: bool) -> None:
@@ -195,10 +196,10 @@ class _Run:
         accuracy = fit_head(self.model, views)
         log.write({"event": "head", "train_accuracy": accuracy, "duration_s": time.monotonic() - started})
 
-    def hold(self) -> None:
-        """Keep what narrower widths than the trained ones read, from now on."""
+    def hold(self, norms: Norms | None = None) -> None:
+        """Keep what narrower widths than the trained ones read, from now on; with these norms, or the present ones."""
         width = self.recipe.held_width()
-        self.held = None if width is None else HeldSubnet(self.model, width)
+        self.held = None if width is None else HeldSubnet(self.model, width, norms)
 
     def _views(self, rows: np.ndarray, number: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Augmented pictures and labels at the largest resolution, batch by batch."""
@@ -222,6 +223,7 @@ class _Run:
                 "teacher": None if self.teacher is None else self.teacher.state_dict(),
                 "epoch": self.epoch,
                 "step": self.step,
+                "held_norms": None if self.held is None else self.held.norms,
                 "loss_sum": self.loss_sum,
                 "accuracy_sum": self.accuracy_sum,
             },
@@ -239,6 +241,7 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
+        self.hold(state.get("held_norms"))
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum, self.accuracy_sum = state["loss_sum"], state["accuracy_sum"]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_systems import SIDE, SYSTEMS, Small, build
+from small_systems import SIDE, SYSTEMS, Small, build, calibrated
 from torch import Tensor
 
 import zoo
-from zoo.checkpoint import load_checkpoint
+from zoo.checkpoint import Checkpoint, load_checkpoint
 from zoo.held import HeldSubnet, read_parameters
 from zoo.pictures import PictureSource
 from zoo.recipe import Recipe, RecipeError
-from zoo.slim_layers import Channels, SlimConv, SlimError
+from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv, SlimError
 from zoo.slim_net import materialise
 from zoo.train import train
 
@@ -62,16 +62,52 @@ def test_held_values_outlast_a_step_with_momentum_and_decay() -> None:
     model(pictures, 1.0).square().sum().backward()
     optimizer.step()  # leaves momentum for every entry
     held, read = HeldSubnet(model, 0.5), read_parameters(model, 0.5)
+    norms = {f"{name}.{key}" for name in held.norms for key in ("weight", "bias")}
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer.zero_grad()
     model(pictures, 1.0).square().sum().backward()
     held.mask_gradients()
-    assert all(not parameter.grad[read[name]].any() for name, parameter in model.named_parameters())
+    weights = [(name, parameter) for name, parameter in model.named_parameters() if name not in norms]
+    assert all(not parameter.grad[read[name]].any() for name, parameter in weights)
     optimizer.step()
     held.restore()
-    for name, parameter in model.named_parameters():
+    for name, parameter in weights:
         assert torch.equal(parameter[read[name]], before[name][read[name]]), name
-    assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert name in norms or read[name].all() or not torch.equal(parameter, before[name]), name
+    assert all(not torch.equal(dict(model.named_parameters())[name], before[name]) for name in norms)
+
+
+@torch.no_grad()
+def test_norms_of_the_wide_widths_can_be_written_as_statistics_beside_those_of_the_held_one() -> None:
+    small = SYSTEMS[0]
+    model = calibrated(small, (0.5, 1.0))
+    held = HeldSubnet(model, 0.5)
+    pictures = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    narrow = model(pictures, 0.5)
+    for norm in (m for m in model.modules() if isinstance(m, SlimBatchNorm)):  # as if they had been trained
+        norm.weight.mul_(torch.empty_like(norm.weight).uniform_(0.5, 2.0))
+        norm.bias.add_(torch.empty_like(norm.bias).uniform_(-0.3, 0.3))
+    wide = model(pictures, 1.0)
+    narrow_entry = model.norm_bank.entries.pop(model.point_key(0.5, SIDE))
+    held.return_norms(model)
+    model.norm_bank.entries[model.point_key(0.5, SIDE)] = narrow_entry
+    assert torch.equal(model(pictures, 0.5), narrow)
+    torch.testing.assert_close(model(pictures, 1.0), wide, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_scale_keeps_its_sign_and_one_that_is_zero_stays_zero() -> None:
+    model = build(SYSTEMS[0])
+    norm = model.stem[1]
+    norm.weight[:4] = torch.tensor([0.5, -0.5, 0.5, 0.0])
+    norm.bias[3] = 0.25
+    held = HeldSubnet(model, 0.5)
+    norm.weight[:4] = torch.tensor([-0.1, 0.1, 0.001, 0.3])
+    norm.bias[3] = 0.75
+    held.restore()
+    assert norm.weight[:4].tolist() == pytest.approx([0.005, -0.005, 0.005, 0.0])
+    assert float(norm.bias[3]) == 0.25
 
 
 def test_a_layer_that_computes_its_weights_is_refused_by_name() -> None:
@@ -96,6 +132,25 @@ def test_training_of_wide_widths_leaves_the_narrow_one(trained: Path, source: Pi
         assert torch.equal(found.model[name][mask], start.model[name][mask]), name
         moved += int((found.model[name] != start.model[name]).sum())
     assert moved > 100
+    before, after = (_accuracy(checkpoint) for checkpoint in (start, found))
+    assert [after[0.25, side] for side in (16, 12)] == [before[0.25, side] for side in (16, 12)]
+    bank = {key: found.build().norm_bank.entries[key] for key in start.build().norm_bank.entries}
+    assert len(bank) == 6
+
+
+def test_training_of_wide_widths_resumes_with_the_norms_of_the_narrow_one(
+    trained: Path, source: PictureSource, tmp_path: Path
+) -> None:
+    options = BASE | {"epochs": 2}
+    recipe = Recipe(**options, init=str(trained), sort_channels=False, head_passes=0, trained_widths=(0.5, 1.0))
+    whole = load_checkpoint(train(recipe, source, tmp_path / "whole"))
+    last = train(recipe, source, tmp_path / "parts", stop_after_epochs=1)
+    assert not torch.equal(
+        load_checkpoint(last).model["stem.1.weight"], load_checkpoint(trained).model["stem.1.weight"]
+    )
+    parts = load_checkpoint(train(recipe, source, tmp_path / "parts"))
+    assert torch.equal(parts.model["stem.1.weight"], load_checkpoint(trained).model["stem.1.weight"])
+    assert parts.accuracy == whole.accuracy
 
 
 def test_training_of_the_narrow_width_alone_reaches_nothing_beyond_it(
@@ -138,6 +193,10 @@ def test_the_teacher_can_be_another_checkpoint(trained: Path, source: PictureSou
 def test_recipes_that_contradict_themselves_are_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         Recipe(**BASE, **values)
+
+
+def _accuracy(checkpoint: Checkpoint) -> dict[tuple[float, int], float]:
+    return {(row["width"], row["resolution"]): row["test_accuracy"] for row in checkpoint.accuracy}
 
 
 def _network(state: dict[str, Any], source: PictureSource) -> Any:
