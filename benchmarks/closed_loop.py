@@ -167,7 +167,7 @@ def _run(
         "points": [[p.name, p.accuracy, round(p.quiet_ms, 3)] for p in next(iter(recordings.values())).points],
         "live": live, "same_minutes": same_minutes, "replayed": replayed, "agreement": agreed,
     })  # fmt: skip
-    plot_live(live, replayed)
+    plot_live(live, same_minutes, replayed)
     draw_steps(runs)
 
 

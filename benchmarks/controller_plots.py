@@ -62,17 +62,21 @@ def plot_step(runs: Sequence[tuple[RunLog, RunLog]], name: str) -> Path:
     return _save(figure, name)
 
 
-def plot_live(live: dict[str, Any], replayed: dict[str, Any]) -> Path:
-    """In-time accuracy of each live block kind and policy against its replay."""
+def plot_live(live: dict[str, Any], same_minutes: dict[str, Any], recorded: dict[str, Any]) -> Path:
+    """In-time accuracy of each load and policy live, against its replays: of the same minutes, and hollow of the
+    recording made before."""
     figure, axes = _figure(5.4, 4.6)
     for policy, colour in COLOURS.items():
-        pairs = [
-            (100 * replayed[kind][policy]["in_time_accuracy"], 100 * rows[policy]["in_time_accuracy"])
-            for kind, rows in live.items()
-            if policy in rows and policy in replayed.get(kind, {})
-        ]
-        if pairs:
-            axes.scatter(*zip(*pairs, strict=True), color=colour, label=policy, s=30, zorder=3)
+        for replayed, face in ((recorded, "none"), (same_minutes, colour)):
+            pairs = [
+                (100 * replayed[kind][policy]["in_time_accuracy"], 100 * rows[policy]["in_time_accuracy"])
+                for kind, rows in live.items()
+                if policy in same_minutes.get(kind, {})
+            ]
+            if pairs:
+                label = policy if replayed is same_minutes else None
+                axes.scatter(*zip(*pairs, strict=True), facecolors=face, edgecolors=colour, label=label, s=30, zorder=3)
+    axes.scatter([], [], facecolors="none", edgecolors="#555555", s=30, label="hollow: the recording made before")
     low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
     line = np.array([low, high])
     axes.fill_between(line, line - 2, line + 2, color="#eeeeee", zorder=0, label="within 2 points")
