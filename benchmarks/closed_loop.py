@@ -62,8 +62,8 @@ def replay(kind: str, trace: Trace, policies: list[str]) -> dict[str, Scores]:
     return {run.policy: score(run, oracle) for run in (*runs, steady_choice(oracle), oracle)}
 
 
-def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, ByPolicy, BlockRuns]:
-    """All blocks, in the order given: what they scored live, and what their replays did."""
+def run_blocks(blocks: list[Block], setup: LiveSetup) -> BlockRuns:
+    """All blocks, in the order given."""
     from rich.progress import Progress
 
     switch_ms = switch_cost_ms()
@@ -72,20 +72,29 @@ def run_blocks(blocks: list[Block], setup: LiveSetup) -> tuple[ByPolicy, ByPolic
         for kind, trace in setup.recordings.items()
         for run in [best_static(lambda trace=trace: TraceWorld(trace), 0, switch_ms)]  # type: ignore[misc]
     }
-    blocks_of_references = "ours" if any(b.policy == "ours" for b in blocks) else blocks[0].policy
-    found: ByPolicy = defaultdict(lambda: defaultdict(list))
-    replayed: ByPolicy = defaultdict(lambda: defaultdict(list))
-    runs: BlockRuns = {}
     with Progress() as progress:
-        for block in progress.track(blocks, description="live"):
-            outcome = runs[block] = run_block(block, setup, best[block.kind])
-            oracle = outcome.oracle
-            found[block.kind][block.policy].append(outcome.scores)
-            replayed[block.kind][block.policy].append(outcome.replayed)
-            if block.policy == blocks_of_references:
-                for reference in (steady_choice(oracle), oracle):
-                    found[block.kind][reference.policy].append(score(reference, oracle))
-    return found, replayed, runs
+        return {b: run_block(b, setup, best[b.kind]) for b in progress.track(blocks, description="live")}
+
+
+def live_scores(runs: BlockRuns) -> ByPolicy:
+    """What the blocks scored; the references are those of the blocks of ours, or of whoever ran first."""
+    found: ByPolicy = defaultdict(lambda: defaultdict(list))
+    policies = [block.policy for block in runs]
+    blocks_of_references = "ours" if "ours" in policies else policies[0]
+    for block, outcome in runs.items():
+        found[block.kind][block.policy].append(outcome.scores)
+        if block.policy == blocks_of_references:
+            for reference in (steady_choice(outcome.oracle), outcome.oracle):
+                found[block.kind][reference.policy].append(score(reference, outcome.oracle))
+    return found
+
+
+def replayed_scores(runs: BlockRuns) -> ByPolicy:
+    """What the same policies scored in simulation on the blocks' own minutes."""
+    found: ByPolicy = defaultdict(lambda: defaultdict(list))
+    for block, outcome in runs.items():
+        found[block.kind][block.policy].append(outcome.replayed)
+    return found
 
 
 def agreement(live: Table, replayed: Table) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def _run(
     chosen = list(dict.fromkeys(block.policy for block in blocks))
     setup = LiveSetup(bundle, meter, points, recordings, length_s)
     random.Random(0).shuffle(blocks)
-    found, replays, runs = run_blocks(blocks, setup)
+    runs = run_blocks(blocks, setup)
+    found, replays = live_scores(runs), replayed_scores(runs)
     live = {kind: {p: summary(found[kind][p]) for p in (*chosen, *REFERENCES)} for kind in recordings}
     replayed = {
         kind: {p: summary([s]) for p, s in replay(kind, trace, chosen).items()} for kind, trace in recordings.items()

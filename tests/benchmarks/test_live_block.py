@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 from small_worlds import small_trace
 
-from benchmarks.closed_loop import agreement
+from benchmarks.closed_loop import agreement, live_scores, replayed_scores
 from benchmarks.contention import LOADS, Contention
 from benchmarks.frame_loop import CameraClock, FrameRow, Meter, pareto_points
-from benchmarks.live_block import Block, LiveSetup, _as_run, _maker, recording_name, run_block
-from benchmarks.policy_runs import BLIND
+from benchmarks.live_block import Block, LiveSetup, Outcome, _as_run, _maker, recording_name, run_block
+from benchmarks.policy_runs import BLIND, REFERENCES
 from benchmarks.policy_table import Table, render_agreement
 from benchmarks.record_contention import marks, phases
-from benchmarks.simulator import ladder_of, simulate
+from benchmarks.scores import score
+from benchmarks.simulator import ladder_of, simulate, simulate_oracle
 from benchmarks.traces import TracePoint, TraceWorld
 from edge_runtime import Bundle, default_bundle_path
 from edge_runtime.backends.null import NullBackend
 from edge_runtime.controller_bands import DeviceLimits
 from edge_runtime.manifest import OperatingPoint
+from edge_runtime.policies import make_policy
 
 
 class Answer(NamedTuple):
@@ -71,6 +73,25 @@ def test_live_and_replay_make_the_same_policy(policy: str) -> None:
     if policy == "best-static":
         run = simulate(TraceWorld(small_trace(frames=3)), make(ladder_of(points, 0)))
         assert run.point.tolist() == [1, 1, 1]
+
+
+def test_live_and_replayed_scores_are_kept_apart_and_references_come_from_the_blocks_of_ours() -> None:
+    world = TraceWorld(small_trace(frames=3))
+    oracle = simulate_oracle(world)
+    live, replayed = (
+        score(
+            simulate(TraceWorld(small_trace(frames=3)), make_policy("static", ladder_of(world.points, 0), point=name)),
+            oracle,
+        )
+        for name in ("small", "large")
+    )
+    runs = {Block(p, "step", 30.0, 0): Outcome(live, oracle, oracle, replayed) for p in ("pi", "ours", "alert")}
+    kind = recording_name("step", 30.0)
+    found = live_scores(runs)[kind]
+    assert live != replayed
+    assert found["pi"] == found["ours"] == [live]
+    assert replayed_scores(runs)[kind] == {"pi": [replayed], "ours": [replayed], "alert": [replayed]}
+    assert [len(found[reference]) for reference in REFERENCES] == [1, 1]
 
 
 def test_the_page_tells_how_far_live_and_replay_are_apart() -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from shape_pictures import write_tree
 
+from zoo.pictures import PictureSource
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -23,3 +25,9 @@ def _one_thread() -> Iterator[None]:
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 training and 12 test pictures of three classes; read only."""
     return write_tree(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="session")
+def source(shapes_folder: Path) -> PictureSource:
+    """The same as a source; read only."""
+    return PictureSource(shapes_folder)

@@ -11,11 +11,6 @@ from zoo.augment import AUGMENTATIONS, augmented_batch, shrink_batch
 from zoo.pictures import PictureSource, evaluation_batch, resize_rgb
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 def batch(source: PictureSource, kind: str, *, seed: int = 0, epoch: int = 0, rows: range = range(24)) -> np.ndarray:
     return augmented_batch(source, [source.names[i] for i in rows], rows, 16, kind, seed, epoch)
 

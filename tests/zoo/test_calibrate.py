@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,6 @@ from zoo.evaluate import evaluate_points
 from zoo.pictures import PictureSource, Split, evaluation_batch
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
-
-
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
 
 
 @pytest.fixture(scope="module")

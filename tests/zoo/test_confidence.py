@@ -79,11 +79,6 @@ def test_facts_are_fitted_on_all_held_out_splits_and_hold_on_others() -> None:
     assert expected_calibration_error(logits[6000:].softmax(1), labels[6000:]) > 0.1
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 @pytest.fixture
 def finished(source: PictureSource, tmp_path: Path) -> Path:
     recipe = Recipe(

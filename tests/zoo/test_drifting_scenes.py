@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from zoo.focus_scenes import SceneSpec
 from zoo.focus_video import DRIFT, drifting_scenes
@@ -13,11 +10,6 @@ from zoo.pictures import PictureSource, centre_square, resize_rgb
 
 SPEC = SceneSpec(canvas=64, objects=(16, 24), pieces=(4, 8))
 FRAMES = 60  # long enough to turn back at an edge
-
-
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
 
 
 def video(source: PictureSource, name: str, seed: int = 0, spec: SceneSpec = SPEC) -> tuple[np.ndarray, np.ndarray]:

@@ -18,11 +18,6 @@ FIRST_BOXES = [[0, 7, 19], [3, 26, 22], [38, 1, 17]]
 """Where the first three pictures lay before there were variants: results of old stay comparable."""
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 def test_the_labelled_picture_lies_whole_where_the_box_says(source: PictureSource) -> None:
     names = source.names[:12]
     scenes, boxes = evaluation_scenes(source, names, source.names, SPEC, 0)

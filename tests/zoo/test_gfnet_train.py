@@ -35,11 +35,6 @@ RECIPE = GlanceRecipe(
 METHODS = ("ppo", "differentiable", "grid")
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 def changed(**values: Any) -> GlanceRecipe:
     return dataclasses.replace(RECIPE, **values)
 

@@ -27,11 +27,6 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
-@pytest.fixture(scope="module")
 def trained(source: PictureSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished checkpoint to start from."""
     return train(Recipe(**BASE), source, tmp_path_factory.mktemp("trained"))

@@ -28,11 +28,6 @@ RECIPE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 def fresh() -> ResFormer:
     torch.manual_seed(0)
     model = ResFormer(3, heads=1, depth=4, small_input=True).train()

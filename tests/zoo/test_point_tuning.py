@@ -56,11 +56,6 @@ class KilledError(Exception):
 
 
 @pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
-@pytest.fixture(scope="module")
 def trained(source: PictureSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = dataclasses.replace(RECIPE, point_epochs=0, epochs=4)
     return train(recipe, source, tmp_path_factory.mktemp("trained"))

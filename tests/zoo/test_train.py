@@ -41,11 +41,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def source(shapes_folder: Path) -> PictureSource:
-    return PictureSource(shapes_folder)
-
-
 def changed(**values: Any) -> Recipe:
     return dataclasses.replace(RECIPE, **values)
 
