@@ -11,6 +11,7 @@ import torch
 
 from zoo.checkpoint import CheckpointError, load_checkpoint
 from zoo.gfnet_command import focus_command, scenes_command
+from zoo.mix import mix_checkpoints
 from zoo.models import MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
@@ -100,6 +101,20 @@ def tune_points_command(
         others = None if strangers is None else PictureSource(strangers, labelled=False)
         path = tune_checkpoint(checkpoint, PictureSource(data), out, epochs, strangers=others, progress=progress)
     click.echo(f"wrote {path}")
+
+
+@main.command("mix")
+@click.argument("start", type=click.Path(path_type=Path))
+@click.argument("end", type=click.Path(path_type=Path))
+@click.option("--share", type=click.FloatRange(0, 1), required=True, help="How far from START to END, 0-1.")
+@click.option("--data", type=click.Path(), required=True, help="The pictures that they were trained on.")
+@click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads; default: torch's own choice.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for model.pt and the log.")
+def mix_command(start: Path, end: Path, share: float, data: str, threads: int | None, out: Path) -> None:
+    """Go a share of the way from one finished checkpoint to another that was trained from it, in the weights."""
+    if threads:
+        torch.set_num_threads(threads)
+    click.echo(f"wrote {mix_checkpoints(start, end, share, PictureSource(data), out)}")
 
 
 @main.command("points")

@@ -56,14 +56,26 @@ def finish(
     train = splits["train"]
     if recipe.point_epochs and recipe.point_rounding:
         round_weights(model, recipe.quantization_largest)
-    rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
-    subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
-    _calibrate(model, recipe, source, subset, held)
+    _calibrate(model, recipe, source, norm_subset(recipe, train), held)
     if recipe.point_epochs:
         tuned = tune_bank(
             model, recipe, source, out, strangers=strangers, processes=processes, progress=log.relay
         )  # fmt: skip
         log.write({"event": "tuned", "points": tuned})
+    return evaluate_and_write(model, recipe, source, splits, out, processes, log)
+
+
+def norm_subset(recipe: Recipe, train: Split) -> Split:
+    """The training pictures that statistics are measured on."""
+    rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
+    return Split(tuple(train.names[i] for i in rows), train.labels[rows])
+
+
+def evaluate_and_write(
+    model: SlimNet, recipe: Recipe, source: PictureSource, splits: Mapping[str, Split], out: Path,
+    processes: Processes, log: TrainingLog,
+) -> Path:  # fmt: skip
+    """Evaluate every point of a network whose bank is full, and write `model.pt`; returns its path."""
     held_out = {name: split for name, split in splits.items() if name != "train"}
 
     def evaluated(points: list[Point]) -> list[dict[str, Any]]:
@@ -83,9 +95,11 @@ def _calibrate(
     model: SlimNet, recipe: Recipe, source: PictureSource, subset: Split, held: HeldSubnet | None
 ) -> None:  # fmt: skip
     """Statistics of all points, each with the norms that its width was trained with."""
-    points, widest = recipe.trained_points(), 0.0 if held is None else held.width
+    if held is None and recipe.has_own_norms():
+        return  # norms of wide widths, once written as statistics, are in the bank alone
+    points, widest = recipe.trained_points(), (held.width if held else None) or 0.0
     calibrate(model, source, subset, [point for point in points if point[0] > widest], recipe.mean, recipe.std)
-    if held is None:
+    if held is None or held.width is None:
         return
     held.return_norms(model)
     wide = model.norm_bank.entries

@@ -1,4 +1,4 @@
-"""Train wide channels while the narrow subnet inside them stays as it is.
+"""Train a part of a network's values while the rest stays: wide channels around a narrow subnet, or that subnet alone.
 
 A subnet reads a prefix of the channels of each layer. Once it is good, wider subnets can learn with only what lies
 beyond that prefix: "progressive shrinking" of Once-for-all (Cai et al. 2020, arXiv:1908.09791) turned round, from the
@@ -10,6 +10,7 @@ written as statistics (zoo.point_tuning), of which each operating point has its 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,27 +26,44 @@ Norms = dict[str, tuple[Tensor, Tensor]]
 
 
 class HeldSubnet:
-    """What one width reads, kept through any number of optimiser steps, with the batch norms that it had.
+    """Values that stay through any number of optimiser steps; where they are a subnet's, with the norms that it had.
 
     Call `mask_gradients` after the backward passes and `restore` after the optimiser's step, which may move held
     values by weight decay or by momentum from before; in the end `return_norms`.
 
     Args:
         model: a slimmable network; not changed.
-        width: of the subnet that stays.
+        width: of the subnet that stays; None: no subnet does.
         norms: those of the subnet, when the training goes on and the model has others by now; None: the model's.
+        widest: what no subnet of this width reads stays too.
+        layers: names of layers that stay whole, with the layers inside them.
     Raises:
-        SlimError: a layer computes new weights for a width, so that none of its parameters can be told to be read.
+        SlimError: a layer computes new weights for a width, so that none of its parameters can be told to be read; or
+            there is no layer of a name.
     """
 
-    def __init__(self, model: SlimNet, width: float, norms: Norms | None = None) -> None:
+    def __init__(
+        self, model: SlimNet, width: float | None, norms: Norms | None = None, *, widest: float = 1.0,
+        layers: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.width = width
-        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, SlimBatchNorm)}
+        found = {n: m for n, m in model.named_modules() if isinstance(m, SlimBatchNorm)}
+        self._layers = {} if width is None else found
         self.norms = norms or {n: (m.weight.detach().clone(), m.bias.detach().clone()) for n, m in self._layers.items()}
-        of_norms = {f"{name}.{key}" for name in self._layers for key in ("weight", "bias")}
-        masks = {name: mask for name, mask in read_parameters(model, width).items() if name not in of_norms}
+        of_norms = {f"{name}.{key}" for name in found for key in ("weight", "bias")}
         named = dict(model.named_parameters())
-        self._held = [(named[name], mask, named[name].detach().clone()) for name, mask in masks.items()]
+        masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in named.items()}
+        if width is not None:
+            masks.update((n, mask) for n, mask in read_parameters(model, width).items() if n not in of_norms)
+        if widest < 1.0:
+            masks.update((n, masks[n] | ~mask) for n, mask in read_parameters(model, widest).items())
+        for layer in layers:
+            inside = [name for name in named if name.startswith(f"{layer}.")]
+            if not inside:
+                raise SlimError(f"there is no layer {layer!r} with parameters in {type(model).__name__}")
+            masks.update((name, torch.ones_like(masks[name])) for name in inside)
+        kept = [(n, mask) for n, mask in masks.items() if bool(mask.any())]
+        self._held = [(named[name], mask, named[name].detach().clone()) for name, mask in kept]
 
     def mask_gradients(self) -> None:
         """Set the gradients of what is held to zero, so that they do not count where gradients are clipped."""
@@ -59,10 +77,9 @@ class HeldSubnet:
         for parameter, mask, value in self._held:
             parameter.copy_(torch.where(mask, value, parameter))
         for name, layer in self._layers.items():
-            scale, shift = self.norms[name]
-            too_small = layer.weight * scale < LEAST_SCALE * scale.square()
-            layer.weight.copy_(torch.where(too_small | (scale == 0.0), LEAST_SCALE * scale, layer.weight))
-            layer.bias.copy_(torch.where(scale == 0.0, shift, layer.bias))
+            scale, shift = beside(self.norms[name], (layer.weight, layer.bias))
+            layer.weight.copy_(scale)
+            layer.bias.copy_(shift)
 
     @torch.no_grad()
     def return_norms(self, model: SlimNet) -> None:
@@ -77,6 +94,14 @@ class HeldSubnet:
         for name, layer in self._layers.items():
             layer.weight.copy_(self.norms[name][0])
             layer.bias.copy_(self.norms[name][1])
+
+
+def beside(first: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """New scales and shifts, (channels,) each, no further from the first ones than statistics can say (LEAST_SCALE)."""
+    (scale, shift), (new_scale, new_shift) = first, new
+    too_small = new_scale * scale < LEAST_SCALE * scale.square()
+    kept = torch.where(too_small | (scale == 0.0), LEAST_SCALE * scale, new_scale)
+    return kept, torch.where(scale == 0.0, shift, new_shift)
 
 
 def _rewritten(stats: Stats, layer: SlimBatchNorm, shared: tuple[Tensor, Tensor]) -> Stats:

@@ -46,7 +46,10 @@ class Recipe:
     """Widths that the random ones are drawn from; none: uniform between the ends of `widths`."""
     trained_widths: tuple[float, ...] = ()
     """Of `widths`, those that this training is about; the draws are between its ends. What a narrower width reads stays
-    as it is, while the trained ones get norms of their own (zoo.held). None: all of `widths`."""
+    as it is, while the trained ones get norms of their own (zoo.held), at first the teacher's where `teacher` names
+    one; what none of them reads stays too. None: all of `widths`."""
+    frozen_layers: tuple[str, ...] = ()
+    """Layers whose weights stay as they are, such as "classifier": of all widths, which share them."""
     strangers_per_batch: int = 0
     """Pictures of none of the classes that join each batch, of `--strangers`; the net learns to be unsure of them."""
     strangers_skipped: tuple[str, ...] = ()
@@ -169,6 +172,10 @@ class Recipe:
     def held_width(self) -> float | None:
         """The widest subnet that this training must not change, if there is one."""
         return max((w for w in self.widths if w < self.drawn_widths()[0]), default=None)
+
+    def has_own_norms(self) -> bool:
+        """Whether some widths have norms of their own, which nothing but their statistics in the bank holds."""
+        return bool(self.trained_widths) and set(self.trained_widths) != set(self.widths)
 
     def points(self) -> list[tuple[float, int]]:
         """Every (width, resolution) to calibrate and evaluate, largest first."""

@@ -36,7 +36,7 @@ def refit_confidence(
         CheckpointError: it has no points, or its classes are not those of the pictures.
     """
     checkpoint = load_checkpoint(path)
-    _check_finished(checkpoint, path, source)
+    check_finished(checkpoint, path, source)
     recipe, model = Recipe.from_dict(checkpoint.recipe), checkpoint.build()
     share = recipe.unsure_share if unsure_share is None else unsure_share
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
@@ -62,7 +62,8 @@ def tune_checkpoint(
 ) -> Path:
     """Tune the norms of each point of a finished checkpoint (zoo.point_tuning) and evaluate it again.
 
-    Statistics that were tuned before are not gone on from: every point is calibrated first, as after training.
+    Statistics that were tuned before are not gone on from: every point is calibrated first, as after training. Where
+    wide widths were trained around one that stayed (`trained_widths`), they are: nothing else holds the norms of those.
 
     Args:
         path: a `model.pt`; it stays as it is.
@@ -77,7 +78,7 @@ def tune_checkpoint(
         RecipeError: there are strangers missing, the network has no batch norms, or `out` holds another run.
     """
     checkpoint = load_checkpoint(path)
-    _check_finished(checkpoint, path, source)
+    check_finished(checkpoint, path, source)
     make_folder(out)
     recipe = dataclasses.replace(Recipe.from_dict(checkpoint.recipe), point_epochs=epochs)
     model, splits = checkpoint.build(), source.splits(recipe.calib_pictures, recipe.select_pictures)
@@ -100,6 +101,7 @@ def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row
     return float((confidence < row["unsure_below"]).double().mean())
 
 
-def _check_finished(checkpoint: Checkpoint, path: Path, source: PictureSource) -> None:
+def check_finished(checkpoint: Checkpoint, path: Path, source: PictureSource) -> None:
+    """Refuse a checkpoint without points, or of other classes than those of the pictures (CheckpointError)."""
     if not checkpoint.accuracy or checkpoint.classes != source.classes:
         raise CheckpointError(f"{path}: expected a finished checkpoint of the classes of {source.root}; train it first")

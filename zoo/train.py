@@ -44,6 +44,7 @@ from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
+from zoo.slim_layers import SlimError
 from zoo.slim_net import SlimNet, to_channels_last
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
@@ -102,6 +103,7 @@ def train(
         run.restore(load_checkpoint(last), last)
     else:
         run.hold()
+        run.start_norms()
     first_epoch = run.epoch
     while run.epoch < recipe.epochs:
         run.train_epoch(log, lambda: save_checkpoint(last, run.checkpoint()), checkpoint_every_s)
@@ -197,9 +199,27 @@ class _Run:
         log.write({"event": "head", "train_accuracy": accuracy, "duration_s": time.monotonic() - started})
 
     def hold(self, norms: Norms | None = None) -> None:
-        """Keep what narrower widths than the trained ones read, from now on; with these norms, or the present ones."""
-        width = self.recipe.held_width()
-        self.held = None if width is None else HeldSubnet(self.model, width, norms)
+        """Keep what this training must not change from now on; a narrow subnet with these norms, or the present ones.
+
+        Raises:
+            RecipeError: the network has no layer of a name in `frozen_layers`.
+        """
+        recipe, (_, widest) = self.recipe, self.recipe.drawn_widths()
+        width, above = recipe.held_width(), widest if widest < max(recipe.widths) else 1.0
+        if width is None and above == 1.0 and not recipe.frozen_layers:
+            return
+        try:
+            self.held = HeldSubnet(self.model, width, norms, widest=above, layers=recipe.frozen_layers)
+        except SlimError as error:
+            raise RecipeError(f"recipe: trained_widths or frozen_layers: {error}") from error
+
+    @torch.no_grad()
+    def start_norms(self) -> None:
+        """Norms that trained widths get of their own start from the teacher's, where it is a network of its own."""
+        if self.recipe.teacher and self.held is not None and self.held.width is not None:
+            for name in self.held.norms:
+                for key in ("weight", "bias"):
+                    self.model.get_parameter(f"{name}.{key}").copy_(self.teacher.get_parameter(f"{name}.{key}"))
 
     def _views(self, rows: np.ndarray, number: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Augmented pictures and labels at the largest resolution, batch by batch."""

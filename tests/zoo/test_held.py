@@ -152,7 +152,7 @@ def test_training_of_the_narrow_width_alone_reaches_nothing_beyond_it(
     trained: Path, source: PictureSource, tmp_path: Path
 ) -> None:
     start = load_checkpoint(trained)
-    options = BASE | {"random_widths": 0, "weight_decay": 0.0}
+    options = BASE | {"random_widths": 0}
     recipe = Recipe(**options, init=str(trained), sort_channels=False, head_passes=0, trained_widths=(0.25,))
     assert recipe.held_width() is None
     found = load_checkpoint(train(recipe, source, tmp_path / "narrow"))
@@ -160,6 +160,38 @@ def test_training_of_the_narrow_width_alone_reaches_nothing_beyond_it(
     for name, mask in read.items():
         assert torch.equal(found.model[name][~mask], start.model[name][~mask]), name
     assert not torch.equal(found.model["stem.0.weight"], start.model["stem.0.weight"])
+
+
+def test_frozen_layers_stay_for_all_widths(trained: Path, source: PictureSource, tmp_path: Path) -> None:
+    start = load_checkpoint(trained)
+    kept = ("classifier", "stages.1")
+    recipe = Recipe(**BASE, init=str(trained), sort_channels=False, head_passes=0, frozen_layers=kept)
+    found = load_checkpoint(train(recipe, source, tmp_path / "all"))
+    parameters = dict(_network(start.model, source).named_parameters())
+    same = {name for name in parameters if torch.equal(found.model[name], start.model[name])}
+    assert same == {name for name in parameters if name.startswith(("classifier.", "stages.1."))}
+    unknown = Recipe(**BASE, init=str(trained), sort_channels=False, head_passes=0, frozen_layers=("head",))
+    with pytest.raises(RecipeError, match=r"frozen_layers: there is no layer 'head' with parameters in MobileNetV2"):
+        train(unknown, source, tmp_path / "unknown")
+
+
+def test_norms_of_the_wide_widths_start_from_those_of_another_teacher(
+    trained: Path, source: PictureSource, tmp_path: Path
+) -> None:
+    other = train(Recipe(**BASE, seed=1), source, tmp_path / "other")
+    start = {
+        "init": str(trained),
+        "sort_channels": False,
+        "head_passes": 0,
+        "init_teacher": True,
+        "teacher": str(other),
+    }
+    options = BASE | start | {"learning_rate": 1e-12, "clip_gradient_norm": 1e-6, "epochs": 2}
+    recipe = Recipe(**options, teacher_share=0.5, trained_widths=(0.5, 1.0))
+    last = load_checkpoint(train(recipe, source, tmp_path / "wide", stop_after_epochs=1))
+    assert torch.allclose(last.model["stem.1.weight"], load_checkpoint(other).model["stem.1.weight"])
+    assert torch.equal(last.training["held_norms"]["stem.1"][0], load_checkpoint(trained).model["stem.1.weight"])
+    assert torch.allclose(last.model["stem.0.weight"], load_checkpoint(trained).model["stem.0.weight"])
 
 
 def test_the_teacher_can_be_another_checkpoint(trained: Path, source: PictureSource, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_the_list_names_every_model(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("no checkpoint", "no such checkpoint"),
         ("tune no checkpoint", "nothing.pt: no such checkpoint"),
         ("tune an unfinished one", "last.pt: expected a finished checkpoint"),
+        ("mix no checkpoint", "nothing.pt: no such checkpoint"),
     ],
 )
 def test_trouble_is_one_sentence_and_exit_code_two(
@@ -133,6 +134,18 @@ def troubled_arguments(trouble: str, recipe: Path, data: Path, folder: Path) -> 
     """A command line in which one thing is wrong."""
     if trouble == "no checkpoint":
         return ["points", folder / "nothing.pt"]
+    if trouble == "mix no checkpoint":
+        return [
+            "mix",
+            folder / "nothing.pt",
+            folder / "other.pt",
+            "--share",
+            0.5,
+            "--data",
+            data,
+            "--out",
+            folder / "x",
+        ]
     if trouble.startswith("tune"):
         path = folder / "nothing.pt"
         if trouble == "tune an unfinished one":
