@@ -91,8 +91,8 @@ def mix_checkpoints(
 def _check_pair(before: Recipe, after: Recipe, start: Path, end: Path) -> None:
     if (before.model, before.model_options) != (after.model, after.model_options):
         raise CheckpointError(f"{end}: is not of the network of {start}, or has other options; name two of one network")
-    for recipe, path in ((before, start), (after, end)):
-        if recipe.held_width() is not None or (recipe is before and recipe.has_own_norms()):
+    for path, lost in ((start, before.has_own_norms()), (end, after.held_width() is not None)):
+        if lost:
             raise CheckpointError(f"{path}: some widths have norms of their own, which a mix loses; mix before that")
 
 

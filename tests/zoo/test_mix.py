@@ -74,6 +74,12 @@ def test_a_mix_of_other_networks_or_of_lost_norms_is_refused(
         mix_checkpoints(pair[0], other, 0.5, source, tmp_path / "mixed")
     with pytest.raises(CheckpointError, match=r"some widths have norms of their own"):
         mix_checkpoints(pair[0], around, 0.5, source, tmp_path / "mixed")
+    with pytest.raises(CheckpointError, match=r"around0.*: some widths have norms of their own"):
+        mix_checkpoints(around, pair[1], 0.5, source, tmp_path / "mixed")
+    more = Recipe(**BASE | {"resolutions": (16, 12)}, **MORE, init=str(pair[0]), trained_widths=(0.5,))
+    end = train(more, source, tmp_path / "more")
+    with pytest.raises(CheckpointError, match=r"start.model\.pt: lacks points of .*more.model\.pt"):
+        mix_checkpoints(pair[0], end, 0.5, source, tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
 
 
@@ -116,18 +122,20 @@ def test_wide_widths_keep_their_scales_and_shifts_when_a_narrow_one_alone_was_tr
     assert not torch.equal(mixed.stem[1].weight, before.stem[1].weight)
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_a_scale_of_the_narrow_width_keeps_its_sign(
-    pair: tuple[Path, Path], share: float, source: PictureSource, tmp_path: Path
-) -> None:
-    recipe = Recipe(**BASE, **MORE, init=str(pair[0]), trained_widths=(0.5,))
+@pytest.mark.parametrize(
+    ("trained", "share", "factor"), [((0.5,), 0.25, 0.5), ((0.5,), 1.0, 0.01), ((), 0.25, 0.5), ((), 1.0, -1.0)]
+)
+def test_a_scale_keeps_its_sign_where_a_narrow_width_alone_was_trained(
+    pair: tuple[Path, Path], trained: tuple[float, ...], share: float, factor: float, source: PictureSource,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    recipe = Recipe(**BASE, **MORE, init=str(pair[0]), trained_widths=trained)
     checkpoint = load_checkpoint(train(recipe, source, tmp_path / "end"))
     before = load_checkpoint(pair[0]).model["stem.1.weight"]
     checkpoint.model["stem.1.weight"] = -before
     torch.save(dataclasses.asdict(checkpoint), tmp_path / "end.pt")
     mixed = load_checkpoint(mix_checkpoints(pair[0], tmp_path / "end.pt", share, source, tmp_path / "mixed")).build()
-    expected = {0.25: 0.5 * before, 1.0: 0.01 * before}[share]
-    torch.testing.assert_close(mixed.stem[1].weight.detach(), expected)
+    torch.testing.assert_close(mixed.stem[1].weight.detach(), factor * before)
 
 
 def test_tuning_goes_on_from_norms_that_only_statistics_hold(

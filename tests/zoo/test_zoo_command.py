@@ -82,6 +82,13 @@ def test_training_writes_a_model_whose_points_can_be_shown(
     assert lines[-1].startswith("width 0.25   12 px")
     assert all("select 0." in line or "select 1." in line for line in lines)
 
+    ends, mixed = (out / "model.pt", out / "model.pt"), tmp_path / "mixed"
+    given = ("--share", 0.5, "--data", shapes_folder, "--threads", 1, "--out", mixed)
+    code, output, _ = run(monkeypatch, capsys, "mix", *ends, *given)
+    assert code == 0
+    assert output == f"wrote {mixed / 'model.pt'}\n"
+    assert load_checkpoint(mixed / "model.pt").accuracy == checkpoint.accuracy
+
     code, _, errors = run(monkeypatch, capsys, "points", out / "last.pt")
     assert code == 2
     assert (
