@@ -1,0 +1,31 @@
+"""Clips (N, C, T, H, W) and their frames (N*T, C, H, W), and what networks of folded frames compare between frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def fold(clip: Tensor) -> Tensor:
+    """Clips (N, C, T, H, W) as a batch of frames (N*T, C, H, W), frame after frame of each clip."""
+    return clip.transpose(1, 2).flatten(0, 1)
+
+
+def unfold(frames: Tensor, per_clip: int) -> Tensor:
+    """Frames (N*T, ...) as (N, T, ...), T = `per_clip`."""
+    return frames.unflatten(0, (-1, per_clip))
+
+
+def change_to_next(before: Tensor, after: Tensor, per_clip: int) -> Tensor:
+    """What the next frame of each clip has more than this one; zeros for the last frame, which has no next.
+
+    Args:
+        before: frames (N*T, C, H, W) that are subtracted.
+        after: the same frames as they are compared with, for example behind a convolution of their own.
+        per_clip: T.
+    Returns:
+        after[t + 1] - before[t], (N*T, C, H, W).
+    """
+    earlier, later = unfold(before, per_clip)[:, :-1], unfold(after, per_clip)[:, 1:]
+    change = later - earlier
+    return torch.cat([change, torch.zeros_like(change[:, :1])], 1).flatten(0, 1)
