@@ -1,0 +1,160 @@
+"""STM: motion between neighbouring frames inside a 2-d network (Jiang et al. 2019, arXiv:1908.02486).
+
+Every bottleneck of a ResNet-50 gets two branches in place of its 3x3 convolution. One mixes each channel over three
+frames and then looks at each frame (channel-wise spatio-temporal, CSTM); the other compares features of the next frame
+with those of this one (channel-wise motion, CMM). The rest sees frames as pictures; the scores of a clip are the mean
+of those of its frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from zoo.clips import change_to_next, fold, unfold
+from zoo.resnet import Plan, ResNet, Site, convolution_core
+from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv
+
+MOTION_REDUCTION = 16
+SHIFT_PERIOD = ("past", "present", "future", "present")
+"""What each channel of the temporal convolution passes on at first; in turn, so that narrow subnets have every kind."""
+
+
+class TemporalConvolution(nn.Module):
+    """A convolution over three neighbouring frames, each channel and each place for itself; without bias.
+
+    Starts as a shift: a quarter of the channels come from the frame before, a quarter from the frame behind, half
+    stay. A missing neighbour counts as zeros. As a 2-d convolution over (frames, places), since mobile engines have
+    none in 3-d.
+
+    Args:
+        channels: in and out.
+        per_clip: T, frames of a clip.
+    Shapes: (N*T, channels, H, W) float -> the same.
+    """
+
+    def __init__(self, channels: Channels, per_clip: int) -> None:
+        super().__init__()
+        self.per_clip = per_clip
+        self.mix = SlimConv(channels, channels, (3, 1), groups=channels)
+        tap = {"past": 0, "present": 1, "future": 2}
+        with torch.no_grad():
+            self.mix.weight.zero_()
+            for start, source in enumerate(SHIFT_PERIOD):
+                self.mix.weight[start :: len(SHIFT_PERIOD), 0, tap[source]] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        clip = unfold(x, self.per_clip).transpose(1, 2)  # (N, C, T, H, W)
+        return fold(self.mix(clip.flatten(3)).unflatten(3, clip.shape[3:]))
+
+
+class ChannelMotion(nn.Module):
+    """The change from each frame to the next, in few channels, as features; the last frame of a clip gives zeros.
+
+    The next frame passes a depthwise 3x3 convolution before this one is subtracted, which lets things move a pixel.
+
+    Args:
+        channels: in and out; 1/16 of them (at least one) carry the change.
+        per_clip: T, frames of a clip.
+        stride: 1, or 2 for 2x2 max pooling of the result (a last odd row or column is kept).
+    Shapes: (N*T, channels, H, W) float -> (N*T, channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, channels: Channels, per_clip: int, stride: int) -> None:
+        super().__init__()
+        few = Channels(max(1, channels.full // MOTION_REDUCTION), divisor=1)
+        self.per_clip = per_clip
+        self.reduce = nn.Sequential(SlimConv(channels, few, 1), SlimBatchNorm(few))
+        self.local = SlimConv(few, few, 3, groups=few)
+        self.expand = SlimConv(few, channels, 1)
+        self.pool = nn.MaxPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        few = self.reduce(x)
+        return self.pool(self.expand(change_to_next(few, self.local(few), self.per_clip)))
+
+
+class MotionCore(nn.Module):
+    """What stands between the 1x1 convolutions of an STM block: the sum of both branches.
+
+    Args:
+        channels: in and out.
+        site: where the block stands.
+        per_clip: T, frames of a clip.
+    Shapes: (N*T, channels, H, W) float -> (N*T, channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, channels: Channels, site: Site, per_clip: int) -> None:
+        super().__init__()
+        self.spatiotemporal = nn.Sequential(TemporalConvolution(channels, per_clip), convolution_core(channels, site))
+        self.motion = ChannelMotion(channels, per_clip, site.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spatiotemporal(x) + self.motion(x)
+
+
+class STM(ResNet):
+    """STM on ResNet-50 (Jiang et al. 2019, arXiv:1908.02486), at any width and resolution, for one number of frames.
+
+    The weights fit any number of frames, so a network for another number takes the same state dict; calibrated
+    normalisation statistics belong to one.
+
+    Args:
+        num_classes: class scores; not slimmed. 174: Something-Something.
+        frames: T of every clip, at least 2.
+        options: of `zoo.resnet.ResNet` except the plan (depths, width_mult, small_input, in_channels, dropout).
+    Shapes: clips (N, C, T, H, W) float, normalised -> logits (N, num_classes).
+    Raises:
+        ValueError: fewer than two frames; when called, a clip of another shape.
+    """
+
+    def __init__(self, num_classes: int = 174, *, frames: int = 8, **options: object) -> None:
+        if frames < 2:
+            raise ValueError(f"STM: frames is {frames}, expected at least 2; motion is a change between frames")
+        super().__init__(num_classes, plan=Plan(core=partial(MotionCore, per_clip=frames)), **options)
+        self.frames = frames
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """The output of each stage for clips (N, C, T, H, W), frames in the batch: (N*T, channels, h, w)."""
+        return super().forward_features(self._folded(x))
+
+    def forward_until(self, x: Tensor, stage: int) -> Tensor:
+        """What clips (N, C, T, H, W) are after the first `stage` stages, frames in the batch: (N*T, channels, h, w)."""
+        return super().forward_until(self._folded(x), stage)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Logits of each clip (N, classes) from the last stage's frames (N*T, channels, h, w): the frames' mean."""
+        return self._frame_logits(x).mean(1)
+
+    def forward_frames(self, x: Tensor) -> Tensor:
+        """The logits that each frame gives, before their mean.
+
+        Args:
+            x: clips (N, C, T, H, W), float, normalised.
+        Returns:
+            (N, T, classes). The width is that of the caller's `at` context, or full outside any.
+        Raises:
+            ValueError: the clips have another shape.
+        """
+        return self._frame_logits(self.forward_until(x, len(self.stages)))
+
+    def point_key(self, width: float, resolution: int | tuple[int, int]) -> str:
+        """The key of an operating point in the norm bank; it names the number of frames too."""
+        return f"{super().point_key(width, resolution)}x{self.frames}"
+
+    def _frame_logits(self, frames: Tensor) -> Tensor:
+        return unfold(super().forward_head(frames), self.frames)
+
+    def _folded(self, clip: Tensor) -> Tensor:
+        if clip.dim() != 5 or clip.shape[2] != self.frames:
+            raise ValueError(
+                f"STM: clip is {tuple(clip.shape)}, expected (N, C, T, H, W) with T = {self.frames}; "
+                "sample that many frames or build the network with another `frames`"
+            )
+        return fold(clip)
+
+
+VARIANTS: dict[str, Callable[..., STM]] = {"stm50_8f": partial(STM, frames=8), "stm50_16f": partial(STM, frames=16)}
