@@ -12,7 +12,7 @@ import torch
 from zoo.checkpoint import CheckpointError, load_checkpoint
 from zoo.gfnet_command import focus_command, scenes_command
 from zoo.mix import mix_checkpoints
-from zoo.models import MODELS
+from zoo.models import ALL_MODELS, MODELS
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
 from zoo.recipe import Recipe, RecipeError
@@ -29,9 +29,12 @@ def main() -> None:
 
 
 @main.command("list")
-def list_models() -> None:
+@click.option(
+    "--all", "everything", is_flag=True, help="Also what zoo.create alone accepts: for clips, boxes, pixels, paths."
+)
+def list_models(everything: bool) -> None:
     """Names that zoo.create and recipes accept."""
-    for name in sorted(MODELS):
+    for name in sorted(ALL_MODELS if everything else MODELS):
         click.echo(name)
 
 

@@ -34,11 +34,15 @@ class FeatureInfo:
     """Input pixels per feature pixel."""
 
 
+Size = int | tuple[int, ...]
+"""Pixels of a square picture, (height, width), or of a clip (frames, height, width)."""
+
+
 class NormBank(nn.Module):
     """Normalisation statistics of a network, one set for each operating point; travels with the state dict.
 
-    A point is known by the channel counts that its width gives (so 0.7 and 0.7000001 are one point) and by its
-    resolution in pixels.
+    A point is known by the channel counts that its width gives (so 0.7 and 0.7000001 are one point) and by the size of
+    its input: a resolution in pixels, for clips with the number of frames before it.
     """
 
     def __init__(self) -> None:
@@ -99,7 +103,7 @@ class SlimNet(nn.Module):
             width = 1.0  # not the layers' own buffers, which training never fills
         if width is None:
             return self.forward_head(self.forward_until(x, len(self.stages)))
-        with self.at(width, tuple(x.shape[-2:])):
+        with self.at(width, tuple(x.shape[2:])):
             return self.forward_head(self.forward_until(x, len(self.stages)))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
@@ -128,13 +132,13 @@ class SlimNet(nn.Module):
         counts = [str(norm.channels.at(width)) for norm in norms]
         return hashlib.sha256(",".join(counts).encode()).hexdigest()[:16]
 
-    def point_key(self, width: float, resolution: int | tuple[int, int]) -> str:
+    def point_key(self, width: float, resolution: Size) -> str:
         """The key of an operating point in the norm bank."""
-        height, wide = (resolution, resolution) if isinstance(resolution, int) else resolution
-        return f"{self.signature(width)}@{height}x{wide}"
+        sizes = (resolution, resolution) if isinstance(resolution, int) else resolution
+        return f"{self.signature(width)}@{'x'.join(map(str, sizes))}"
 
     @contextlib.contextmanager
-    def at(self, width: float, resolution: int | tuple[int, int]) -> Iterator[None]:
+    def at(self, width: float, resolution: Size) -> Iterator[None]:
         """Run forward passes inside at this width, with the bank's statistics when evaluating.
 
         Raises:
@@ -151,7 +155,7 @@ class SlimNet(nn.Module):
         bank = getattr(self, "norm_bank", None)  # a materialised network has none
         return bank is not None and len(bank) > 0
 
-    def _bank_entry(self, width: float, resolution: int | tuple[int, int]) -> dict[str, Stats] | None:
+    def _bank_entry(self, width: float, resolution: Size) -> dict[str, Stats] | None:
         if not len(self.norm_bank):
             return None
         try:
@@ -173,14 +177,14 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, int] | None = None) -> nn.Module:
+def materialise(model: SlimNet, *, width: float, resolution: Size | None = None) -> nn.Module:
     """A plain module for one operating point: copied slices and that point's normalisation statistics.
 
     Args:
         model: the supernet; it is not changed.
         width: the subnet.
-        resolution: input size in pixels, one int for squares. None is for a network without calibration: narrow
-            norms then have mean 0 and variance 1.
+        resolution: input size in pixels, one int for squares, (frames, height, width) for clips. None is for a network
+            without calibration: narrow norms then have mean 0 and variance 1.
     Returns:
         a module without slimmable layers, in eval mode; `forward(x)` takes pictures of the resolution.
     Raises:
@@ -203,7 +207,7 @@ def materialise(model: SlimNet, *, width: float, resolution: int | tuple[int, in
     return plain.eval()
 
 
-def _refuse_narrow(model: SlimNet, width: float, resolution: int | tuple[int, int]) -> None:
+def _refuse_narrow(model: SlimNet, width: float, resolution: Size) -> None:
     norms = [m for m in model.modules() if isinstance(m, SlimBatchNorm)]
     if any(norm.channels.at(width) != norm.channels.full for norm in norms):
         raise NotCalibratedError(

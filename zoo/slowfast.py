@@ -157,7 +157,7 @@ class Step(nn.Module):
 class PathwayNet(SlimNet):
     """What Slow and SlowFast share: `stem` and `stages` are `Step`s on tuples of tensors, one for each pathway.
 
-    Statistics of the norm bank belong to a width and a picture size, not to a number of frames.
+    Statistics of the norm bank belong to a width and to (frames of the clip, height, width).
     """
 
     def __init__(self, num_classes: int, pathways: list[Pathway], laterals: list[Lateral], dropout: float) -> None:
@@ -256,7 +256,7 @@ class PathwayNet(SlimNet):
         if width is None:
             yield
             return
-        with self.at(width, (clip.shape[-2], clip.shape[-1])):
+        with self.at(width, tuple(clip.shape[2:])):
             yield
 
 

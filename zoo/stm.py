@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.clips import change_to_next, fold, unfold
 from zoo.resnet import Plan, ResNet, Site, convolution_core
 from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv
+from zoo.slim_net import Size
 
 MOTION_REDUCTION = 16
 SHIFT_PERIOD = ("past", "present", "future", "present")
@@ -141,9 +142,10 @@ class STM(ResNet):
         """
         return self._frame_logits(self.forward_until(x, len(self.stages)))
 
-    def point_key(self, width: float, resolution: int | tuple[int, int]) -> str:
-        """The key of an operating point in the norm bank; it names the number of frames too."""
-        return f"{super().point_key(width, resolution)}x{self.frames}"
+    def point_key(self, width: float, resolution: Size) -> str:
+        """The key of an operating point in the norm bank; clips have `frames` frames, named or not."""
+        sides = (resolution, resolution) if isinstance(resolution, int) else resolution[-2:]
+        return super().point_key(width, (self.frames, *sides))
 
     def _frame_logits(self, frames: Tensor) -> Tensor:
         return unfold(super().forward_head(frames), self.frames)

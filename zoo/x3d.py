@@ -118,8 +118,8 @@ class X3D(SlimNet):
     from the authors' testing of crops larger than the training ones: the average is over the whole clip and comes
     before the projection, where theirs averages the class probabilities of several windows.
 
-    The norm bank knows an operating point by width and picture size. Statistics also depend on the clip's length,
-    since its ends are zero-padded: calibrate with clips as long as those of deployment.
+    Statistics depend on the clip's length, too, since its ends are zero-padded; so an operating point is a width and
+    (frames, height, width).
 
     Args:
         num_classes: class scores; not slimmed.

@@ -224,10 +224,10 @@ def test_a_materialised_subnet_equals_the_supernet_at_its_point(network: type[Pa
     model = small(network)
     x, batches = clips(3), [clips(4) for _ in range(2)]
     points = {width: point_statistics(model, width, batches) for width in (0.5, 1.0)}
-    model.norm_bank.entries = {model.point_key(width, SIDE): stats for width, stats in points.items()}
+    model.norm_bank.entries = {model.point_key(width, (FRAMES, SIDE, SIDE)): stats for width, stats in points.items()}
     outputs = []
     for width in points:
-        plain = materialise(model, width=width, resolution=SIDE)
+        plain = materialise(model, width=width, resolution=(FRAMES, SIDE, SIDE))
         assert not any(isinstance(module, SlimLayer) for module in plain.modules())
         outputs.append(plain(x))
         torch.testing.assert_close(outputs[-1], model(x, width), rtol=1e-4, atol=1e-5)

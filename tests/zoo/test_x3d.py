@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import zoo
 from zoo.calibrate import point_statistics
 from zoo.madds import count_madds
-from zoo.slim_layers import Channels, SlimLayer, make_divisible
+from zoo.slim_layers import Channels, NotCalibratedError, SlimLayer, make_divisible
 from zoo.x3d import DEFAULT_CLIPS, VARIANTS, X3D, Gate, X3DBlock, X3DStem
 
 FACTS = json.loads((Path(__file__).parent / "facts" / "x3d.json").read_text("utf-8"))
@@ -211,9 +211,11 @@ def test_a_materialised_subnet_equals_the_network_at_its_point() -> None:
     x = torch.randn(3, 3, FRAMES, SIDE, SIDE)
     outputs = []
     for width in (1.0, 0.5):
-        model.norm_bank.entries[model.point_key(width, SIDE)] = point_statistics(model, width, [x, x.flip(2)])
+        model.norm_bank.entries[model.point_key(width, (FRAMES, SIDE, SIDE))] = point_statistics(
+            model, width, [x, x.flip(2)]
+        )
     for width in (1.0, 0.5):
-        plain = zoo.materialise(model, width=width, resolution=SIDE)
+        plain = zoo.materialise(model, width=width, resolution=(FRAMES, SIDE, SIDE))
         assert not any(isinstance(module, SlimLayer) for module in plain.modules())
         outputs.append(plain(x))
         torch.testing.assert_close(outputs[-1], model(x, width), rtol=1e-4, atol=1e-5)
@@ -222,14 +224,22 @@ def test_a_materialised_subnet_equals_the_network_at_its_point() -> None:
     assert plain.stages[0][0].depthwise[0].weight.shape == (36, 1, 3, 3, 3)  # 24 at 0.5: 16 by eights, times 2.25
 
 
+def test_statistics_of_one_clip_length_are_not_used_for_another() -> None:
+    model, x = with_weights(small()), torch.randn(2, 3, FRAMES, SIDE, SIDE)
+    model.norm_bank.entries[model.point_key(1.0, (FRAMES, SIDE, SIDE))] = point_statistics(model, 1.0, [x])
+    assert model(x, 1.0).shape == (2, CLASSES)
+    with pytest.raises(NotCalibratedError, match=rf"\({FRAMES + 1}, {SIDE}, {SIDE}\) pixels is not calibrated"):
+        model(torch.randn(2, 3, FRAMES + 1, SIDE, SIDE), 1.0)
+
+
 @pytest.mark.slow  # 20 s of exporting
 @torch.no_grad()
 def test_onnxruntime_equals_torch() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     model, x = with_weights(small()), torch.randn(1, 3, FRAMES, SIDE, SIDE)
-    model.norm_bank.entries[model.point_key(1.0, SIDE)] = point_statistics(model, 1.0, [x])
-    plain = zoo.materialise(model, width=1.0, resolution=SIDE)
+    model.norm_bank.entries[model.point_key(1.0, (FRAMES, SIDE, SIDE))] = point_statistics(model, 1.0, [x])
+    plain = zoo.materialise(model, width=1.0, resolution=(FRAMES, SIDE, SIDE))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
