@@ -11,6 +11,7 @@ clips with their frames in random order.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from zoo.stm import STM
 from zoo.x3d import X3D
 
 PAGE = RESULTS.parent.parent / "docs" / "zoo-video-and-dense.md"
+RESULT = RESULTS / "motion_probe.json"
 BEGIN, END = "<!-- motion:begin -->", "<!-- motion:end -->"
 DIRECTIONS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 SIDE, FASTEST = 32, 3
@@ -52,17 +54,19 @@ class Small:
     options: str
     frames: int
     make: Callable[[], SlimNet]
+    zoom: int = 1
+    """The window is enlarged so many times, for networks whose maps would shrink to a pixel or two."""
 
 
 CLASSES = len(DIRECTIONS)
 NETWORKS = (
-    Small("Slow", "width_mult 0.25, depths 1, 1, 1, 1", 8, lambda: Slow(CLASSES, width_mult=0.25, depths=SHORT)),
+    Small("Slow", "width_mult 0.25, depths 1, 1, 1, 1", 8, lambda: Slow(CLASSES, width_mult=0.25, depths=SHORT), 2),
     Small(
         "SlowFast", "alpha 4, width_mult 0.25, depths 1, 1, 1, 1", 8,
         lambda: SlowFast(CLASSES, alpha=4, width_mult=0.25, depths=SHORT),
     ),
     Small("X3D", "width_mult 1, depths 1, 2, 2, 1", 8, lambda: X3D(CLASSES, depths=(1, 2, 2, 1))),
-    Small("S3D", "width_mult 0.25", 8, lambda: S3D(CLASSES, width_mult=0.25)),
+    Small("S3D", "width_mult 0.25", 8, lambda: S3D(CLASSES, width_mult=0.25), 2),
     Small(
         "STM", "width_mult 0.5, depths 1, 1, 1, 1", 8,
         lambda: STM(CLASSES, frames=8, width_mult=0.5, depths=SHORT),
@@ -77,13 +81,16 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def draw_clips(pictures: np.ndarray, frames: int, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+def draw_clips(
+    pictures: np.ndarray, frames: int, zoom: int, draw: np.random.Generator
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One clip of each picture.
 
     Args:
         pictures: (N, S, S, 3) uint8, S at least SIDE + FASTEST * (frames - 1).
+        zoom: 1 or more; each pixel becomes so many in both directions.
     Returns:
-        clips (N, 3, frames, SIDE, SIDE) float32, normalised, and the directions (N,) int64.
+        clips (N, 3, frames, SIDE * zoom, SIDE * zoom) float32, normalised, and the directions (N,) int64.
     """
     labels = draw.integers(0, CLASSES, len(pictures))
     clips = np.empty((len(pictures), frames, SIDE, SIDE, 3), np.uint8)
@@ -93,7 +100,8 @@ def draw_clips(pictures: np.ndarray, frames: int, draw: np.random.Generator) -> 
         for frame, (top, left) in enumerate(zip(*corners, strict=True)):
             clip[frame] = picture[top : top + SIDE, left : left + SIDE]
     normalised = (torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() - MEAN) / SPREAD
-    return normalised, torch.from_numpy(labels)
+    enlarged = normalised.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4)
+    return enlarged, torch.from_numpy(labels)
 
 
 def _way(room: int, step: int, frames: int, draw: np.random.Generator) -> np.ndarray:
@@ -103,7 +111,7 @@ def _way(room: int, step: int, frames: int, draw: np.random.Generator) -> np.nda
     return start + np.arange(frames) * step + (travel if step < 0 else 0)
 
 
-def train(model: SlimNet, pictures: np.ndarray, frames: int, steps: int, seed: int) -> None:
+def train(model: SlimNet, pictures: np.ndarray, frames: int, zoom: int, steps: int, seed: int) -> None:
     """Adam with a cosine; pictures are drawn anew for each step, mirrored half of the time."""
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
@@ -112,15 +120,15 @@ def train(model: SlimNet, pictures: np.ndarray, frames: int, steps: int, seed: i
     model.train()
     for _ in range(steps):
         some = pictures[draw.integers(0, len(pictures), BATCH)]
-        clips, labels = draw_clips(some if draw.random() < 0.5 else some[:, :, ::-1], frames, draw)
+        clips, labels = draw_clips(some if draw.random() < 0.5 else some[:, :, ::-1], frames, zoom, draw)
         optimizer.zero_grad()
         F.cross_entropy(model(clips, 1.0), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     if any(isinstance(module, SlimBatchNorm) for module in model.modules()):
-        clips, _ = draw_clips(pictures[:NORM_CLIPS], frames, draw)
-        key = model.point_key(1.0, (frames, SIDE, SIDE))
+        clips, _ = draw_clips(pictures[:NORM_CLIPS], frames, zoom, draw)
+        key = model.point_key(1.0, tuple(clips.shape[2:]))
         model.norm_bank.entries = {key: point_statistics(model, 1.0, clips.split(BATCH))}
     model.eval()
 
@@ -145,9 +153,9 @@ def measure(
     """Train one network and test it."""
     torch.manual_seed(seed)
     model, started_s = small.make(), time.monotonic()
-    train(model, train_pictures, small.frames, steps, seed)
+    train(model, train_pictures, small.frames, small.zoom, steps, seed)
     took_s = time.monotonic() - started_s
-    clips, labels = draw_clips(test_pictures, small.frames, np.random.default_rng((seed, 1)))
+    clips, labels = draw_clips(test_pictures, small.frames, small.zoom, np.random.default_rng((seed, 1)))
     row = {key: value for key, value in dataclasses.asdict(small).items() if key != "make"}
     parameters = sum(p.numel() for p in model.parameters())
     found = {"test": accuracy(model, clips, labels), "shuffled": accuracy(model, shuffled(clips, seed), labels)}
@@ -157,12 +165,13 @@ def measure(
 def lines(rows: list[dict[str, Any]]) -> str:
     """The table."""
     found = [
-        "| system | small version | frames | parameters, M | test | frames in random order | training |",
+        "| system | small version | clip | parameters, M | test | frames in random order | training |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        side = SIDE * row["zoom"]
         cells = [
-            row["title"], row["options"], str(row["frames"]), f"{row['parameters'] / 1e6:.2f}",
+            row["title"], row["options"], f"{row['frames']}x{side}x{side}", f"{row['parameters'] / 1e6:.2f}",
             f"{100 * row['test']:.1f}%", f"{100 * row['shuffled']:.1f}%",
             f"{row['steps']} steps, {row['train_s'] / 60:.1f} min",
         ]  # fmt: skip
@@ -174,26 +183,26 @@ def lines(rows: list[dict[str, Any]]) -> str:
 @click.argument("data", type=click.Path(exists=True))
 @click.option("--steps", type=click.IntRange(1), default=500, show_default=True, help="Of 32 clips.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--only", default="", help="Titles, with commas between; the others and the page stay.")
+@click.option("--only", default="", help="Titles, with commas between; rows of the others stay as they were measured.")
 def main(data: str, steps: int, seed: int, only: str) -> None:
-    """Train and test all, print the table, and fill the page."""
+    """Train and test, print the table, and fill the page."""
     source = PictureSource(data)
     splits = source.splits()
     train_pictures, test_pictures = (
         np.stack([source.picture(name) for name in splits[part].names]) for part in ("train", "test")
     )
-    rows = []
+    held = json.loads(RESULT.read_text("utf-8"))["rows"] if RESULT.exists() else []
+    rows = {row["title"]: row for row in held}
     for small in NETWORKS:
         if not only or small.title in only.split(","):
-            rows.append(measure(small, train_pictures, test_pictures, steps, seed))
-            click.echo(lines(rows).splitlines()[-1])
-    if only:
-        return
-    save("motion_probe", {"rows": rows})
+            rows[small.title] = measure(small, train_pictures, test_pictures, steps, seed)
+            click.echo(lines([rows[small.title]]).splitlines()[-1])
+    ordered = [rows[small.title] for small in NETWORKS if small.title in rows]
+    save("motion_probe", {"rows": ordered})
     page = Path(PAGE).read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{lines(rows)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{lines(ordered)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
