@@ -12,7 +12,7 @@ import torch
 from zoo.checkpoint import CheckpointError, load_checkpoint
 from zoo.gfnet_command import focus_command, scenes_command
 from zoo.mix import mix_checkpoints
-from zoo.models import ALL_MODELS, MODELS
+from zoo.models import MODELS, all_models
 from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
 from zoo.recipe import Recipe, RecipeError
@@ -34,7 +34,7 @@ def main() -> None:
 )
 def list_models(everything: bool) -> None:
     """Names that zoo.create and recipes accept."""
-    for name in sorted(ALL_MODELS if everything else MODELS):
+    for name in sorted(all_models() if everything else MODELS):
         click.echo(name)
 
 

@@ -8,6 +8,7 @@ the authors' release, without the layers that it never uses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -253,7 +254,7 @@ def _initialise(model: EAN) -> None:
     nn.init.zeros_(model.classifier.bias)
 
 
-VARIANTS = {
+VARIANTS: dict[str, Callable[..., EAN]] = {
     "ean_r50_8f": partial(EAN, segments=8),
     "ean_r50_16f": partial(EAN, segments=16, deep_motion=True),
 }

@@ -6,7 +6,6 @@ zoo.efficientdet_boxes. The backbone is built from the blocks of zoo.efficientne
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.efficientdet_boxes import ANCHORS_PER_CELL, STRIDES
-from zoo.efficientnet import NORM_EPS, STAGES, STEM_CHANNELS, MBConv, SamePad, Scaling
-from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv, SlimLayer, Stats, current_point, make_divisible
-from zoo.slim_net import FeatureInfo, SlimNet
+from zoo.efficientnet import NORM_EPS, Scaling, backbone_parts
+from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv, SlimLayer, Stats
+from zoo.slim_net import SlimNet
 
 LEVELS = len(STRIDES)  # P3 to P7
 FEATURE_STAGES = (2, 4, 6)  # stages of the backbone that give P3, P4 and P5: the last ones of strides 8, 16 and 32
@@ -209,7 +208,9 @@ class EfficientDet(SlimNet):
         super().__init__()
         _check(num_classes, settings)
         self.num_classes, self.settings = num_classes, settings
-        backbone = self._add_backbone(settings)
+        padding = "same" if settings.tensorflow else "symmetric"
+        self.stem, self.stages, counts, self.feature_info = backbone_parts(settings.backbone, padding)
+        backbone = [counts[index] for index in FEATURE_STAGES]
         channels = Channels(settings.channels)
         self.reduce_p6 = nn.Sequential(_projection(backbone[-1], channels, settings), _pool(settings))
         self.reduce_p7 = _pool(settings)
@@ -222,28 +223,6 @@ class EfficientDet(SlimNet):
         self.box_head = DetectionHead(channels, 4, settings)
         nn.init.constant_(self.class_head.predictor.pointwise.bias, math.log(CLASS_PRIOR / (1.0 - CLASS_PRIOR)))
         self.name_norms()
-
-    def _add_backbone(self, settings: Settings) -> list[Channels]:
-        """Fill `stem`, `stages` and `feature_info`; returns the channels of P3, P4 and P5."""
-        facts, padding = settings.backbone, "same" if settings.tensorflow else "symmetric"
-        channels = Channels(make_divisible(STEM_CHANNELS * (1.0 if facts.lite else facts.width)))
-        pads = [SamePad(3)] if settings.tensorflow else []
-        stem = SlimConv(3, channels, 3, stride=2, padding=0 if settings.tensorflow else 1)
-        self.stem = nn.Sequential(*pads, stem, SlimBatchNorm(channels, eps=NORM_EPS), _activation(settings))
-        self.stages, self.feature_info, stride, counts = nn.ModuleList(), [], 2, []
-        for index, (expansion, count, blocks, first_stride, kernel_size) in enumerate(STAGES):
-            outputs = Channels(make_divisible(count * facts.width))
-            fixed_depth = facts.lite and index in (0, len(STAGES) - 1)
-            stage = []
-            for position in range(blocks if fixed_depth else math.ceil(blocks * facts.depth)):
-                shape = {"kernel_size": kernel_size, "stride": 1 if position else first_stride}
-                stage.append(MBConv(channels, outputs, expansion=expansion, **shape, lite=facts.lite, padding=padding))
-                channels = outputs
-            stride *= first_stride
-            self.stages.append(nn.Sequential(*stage))
-            self.feature_info.append(FeatureInfo(channels.full, stride))
-            counts.append(channels)
-        return [counts[index] for index in FEATURE_STAGES]
 
     def forward(self, x: Tensor, width: float | None = None) -> list[Tensor]:
         """Maps of class logits and box codes; zoo.efficientdet_boxes.flatten_maps joins the levels.
@@ -265,9 +244,7 @@ class EfficientDet(SlimNet):
                 f"EfficientDet: training on one picture of {x.shape[2]}x{x.shape[3]} leaves level 7 one value for its "
                 f"norm, expected two or more; take several pictures or a side above {STRIDES[-1]}"
             )
-        if width is None and self._is_calibrated() and current_point() is None:
-            width = 1.0  # as SlimNet.forward: training never fills the layers' own buffers
-        with self.at(width, tuple(x.shape[-2:])) if width is not None else contextlib.nullcontext():
+        with self.point_of_call(x, width):
             return self.forward_head(self.forward_features(x))
 
     def forward_head(self, x: Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,49 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
+class BackboneParts(NamedTuple):
+    """EfficientNet without its last convolution and classifier."""
+
+    stem: nn.Module
+    stages: nn.ModuleList
+    channels: list[Channels]
+    """What each stage gives."""
+    feature_info: list[FeatureInfo]
+
+
+def backbone_parts(
+    facts: Scaling, padding: str, *, width_mult: float = 1.0, stem_stride: int = 2, in_channels: int = 3
+) -> BackboneParts:
+    """Stem and stages of an EfficientNet, with fresh weights.
+
+    Args:
+        facts: width, depth, and whether it is a Lite.
+        padding: one of PADDINGS, as `EfficientNet` explains.
+        width_mult: multiplies every base channel count.
+        stem_stride: 1 or 2.
+        in_channels: channels of the picture.
+    """
+    lite, scale = facts.lite, facts.width * width_mult
+    channels = Channels(make_divisible(STEM_CHANNELS * (width_mult if lite else scale)))
+    convolution = _padded_conv(in_channels, channels, 3, stem_stride, padding)
+    stem = nn.Sequential(*convolution, _norm(channels), _activation(lite))
+    stages, counts, info, stride = nn.ModuleList(), [], [], stem_stride
+    for index, (expansion, count, blocks, first_stride, kernel_size) in enumerate(STAGES):
+        outputs = Channels(make_divisible(count * scale))
+        fixed_depth = lite and index in (0, len(STAGES) - 1)
+        stage = []
+        for position in range(blocks if fixed_depth else math.ceil(blocks * facts.depth)):
+            block_stride = first_stride if position == 0 else 1
+            shape = {"expansion": expansion, "kernel_size": kernel_size, "stride": block_stride}
+            stage.append(MBConv(channels, outputs, **shape, lite=lite, padding=padding))
+            channels = outputs
+        stride *= first_stride
+        stages.append(nn.Sequential(*stage))
+        counts.append(channels)
+        info.append(FeatureInfo(channels.full, stride))
+    return BackboneParts(stem, stages, counts, info)
+
+
 class EfficientNet(SlimNet):
     """EfficientNet at any width; the last 1x1 convolution keeps its output channels at every width.
 
@@ -165,34 +209,13 @@ class EfficientNet(SlimNet):
         if padding not in PADDINGS:
             raise ValueError(f"EfficientNet: padding is {padding!r}, expected one of {', '.join(PADDINGS)}")
         facts = SCALINGS[variant]
-        lite, scale = facts.lite, facts.width * width_mult
-        channels = Channels(make_divisible(STEM_CHANNELS * (width_mult if lite else scale)))
-        stride = 1 if small_input else 2
-        self.stem = nn.Sequential(
-            *_padded_conv(in_channels, channels, 3, stride, padding), _norm(channels), _activation(lite)
+        self.stem, self.stages, counts, self.feature_info = backbone_parts(
+            facts, padding, width_mult=width_mult, stem_stride=1 if small_input else 2, in_channels=in_channels
         )
-        channels = self._add_stages(channels, stride, facts, scale, padding)
-        last = LAST_CHANNELS if lite else make_divisible(LAST_CHANNELS * facts.width)
-        self.last = nn.Sequential(SlimConv(channels, last, 1), _norm(last), _activation(lite))
+        last = LAST_CHANNELS if facts.lite else make_divisible(LAST_CHANNELS * facts.width)
+        self.last = nn.Sequential(SlimConv(counts[-1], last, 1), _norm(last), _activation(facts.lite))
         self.classifier = SlimLinear(last, num_classes)
         self.name_norms()
-
-    def _add_stages(self, channels: Channels, stride: int, facts: Scaling, scale: float, padding: str) -> Channels:
-        """Fill `stages` and `feature_info`, from the stem's channels and stride; returns the last channels."""
-        self.stages, self.feature_info = nn.ModuleList(), []
-        for index, (expansion, count, blocks, first_stride, kernel_size) in enumerate(STAGES):
-            outputs = Channels(make_divisible(count * scale))
-            fixed_depth = facts.lite and index in (0, len(STAGES) - 1)
-            stage = []
-            for position in range(blocks if fixed_depth else math.ceil(blocks * facts.depth)):
-                block_stride = first_stride if position == 0 else 1
-                shape = {"expansion": expansion, "kernel_size": kernel_size, "stride": block_stride}
-                stage.append(MBConv(channels, outputs, **shape, lite=facts.lite, padding=padding))
-                channels = outputs
-            stride *= first_stride
-            self.stages.append(nn.Sequential(*stage))
-            self.feature_info.append(FeatureInfo(channels.full, stride))
-        return channels
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Last 1x1 convolution, global average, linear."""

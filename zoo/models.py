@@ -69,22 +69,25 @@ DENSE_MODELS: dict[str, Callable[..., nn.Module]] = {**efficientdet.VARIANTS, **
 PATH_MODELS: dict[str, Callable[..., nn.Module]] = {**rsbnet.VARIANTS}
 """Supernets of which a path is chosen (zoo.path_search)."""
 
-ALL_MODELS: dict[str, Callable[..., nn.Module]] = {**MODELS, **CLIP_MODELS, **DENSE_MODELS, **PATH_MODELS}
+
+def all_models() -> dict[str, Callable[..., nn.Module]]:
+    """All tables together."""
+    return {**MODELS, **CLIP_MODELS, **DENSE_MODELS, **PATH_MODELS}
 
 
 def create(name: str, **options: object) -> nn.Module:
     """Build a model of the tables with fresh weights.
 
     Args:
-        name: a key of `MODELS`, `CLIP_MODELS`, `DENSE_MODELS` or `PATH_MODELS`.
+        name: a key of `all_models()`.
         options: the constructor's own (num_classes, small_input, width_mult, ...).
     Raises:
         ValueError: the name is unknown, or the model does not take such an option.
     """
-    make = MODELS.get(name) or ALL_MODELS.get(name)  # a test may add to MODELS
-    if make is None:
-        raise ValueError(f"model {name!r} is unknown; the zoo has {', '.join(sorted(ALL_MODELS))}")
+    models = all_models()
+    if name not in models:
+        raise ValueError(f"model {name!r} is unknown; the zoo has {', '.join(sorted(models))}")
     try:
-        return make(**options)
+        return models[name](**options)
     except TypeError as error:
         raise ValueError(f"model {name!r}: {error}") from error

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.clips import fold, unfold
-from zoo.export_form import ExportForm
-
 Grid = tuple[int, ...]
 NORM_EPS = 1e-6
 MLP_RATIO = 4
@@ -30,57 +27,11 @@ class Tokens(NamedTuple):
     """(T, H, W) of a clip, (H, W) of a picture."""
 
 
-class ClipConv(nn.Conv3d, ExportForm):
-    """A convolution of clips that is exported as one 2-D convolution for each frame that its kernel sees.
-
-    Mobile engines have no 3-D convolutions; the sum of the 2-D ones is the same number to rounding.
-
-    Shapes: (N, C, T, H, W) float -> (N, outputs, T', H', W').
-    """
-
-    def to_export_form(self, size_hw: tuple[int, int] | None) -> nn.Module:
-        """The sum of 2-D convolutions, for any size."""
-        return TemporalTaps(self)
-
-
-class TemporalTaps(nn.Module):
-    """A 3-D convolution as a sum over the kernel's frames of 2-D convolutions, with copies of its weights.
-
-    Args:
-        convolution: without dilation.
-    Shapes: as those of the convolution.
-    """
-
-    def __init__(self, convolution: nn.Conv3d) -> None:
-        super().__init__()
-        taps, *kernel = convolution.kernel_size
-        self.stride, *stride = convolution.stride
-        self.padding, *padding = (int(size) for size in convolution.padding)
-        self.taps = nn.ModuleList()
-        for tap in range(taps):
-            with_bias = tap == 0 and convolution.bias is not None
-            flat = nn.Conv2d(
-                convolution.in_channels, convolution.out_channels, tuple(kernel), tuple(stride), tuple(padding),
-                groups=convolution.groups, bias=with_bias,
-            )  # fmt: skip
-            flat.weight = nn.Parameter(convolution.weight.detach()[:, :, tap].clone())
-            if flat.bias is not None and convolution.bias is not None:
-                flat.bias = nn.Parameter(convolution.bias.detach().clone())
-            self.taps.append(flat)
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = (x.shape[2] + 2 * self.padding - len(self.taps)) // self.stride + 1
-        padded = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
-        reach = self.stride * (frames - 1) + 1
-        total = sum(flat(fold(padded[:, :, tap : tap + reach : self.stride])) for tap, flat in enumerate(self.taps))
-        return unfold(total, frames).transpose(1, 2)
-
-
 def convolution(
     inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int], *, groups: int = 1, bias: bool = True
 ) -> nn.Module:
     """A padded convolution over as many axes as the kernel has: three for clips, two for pictures."""
-    kind: type[nn.Conv2d | nn.Conv3d] = ClipConv if len(kernel) == 3 else nn.Conv2d
+    kind: type[nn.Conv2d | nn.Conv3d] = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
     padding = tuple(size // 2 for size in kernel)
     return kind(inputs, outputs, tuple(kernel), tuple(stride), padding, groups=groups, bias=bias)
 

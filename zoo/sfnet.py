@@ -6,7 +6,6 @@ Backbones stand in sfnet_backbones.py, flow, heads and loss in sfnet_parts.py.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -25,7 +24,7 @@ from zoo.sfnet_parts import (
     hard_pixel_loss,
     resize,
 )
-from zoo.slim_layers import Channels, SlimConv, current_point
+from zoo.slim_layers import Channels, SlimConv
 from zoo.slim_net import FeatureInfo, SlimNet
 
 SMALL_START = 0.01  # deviation of first weights without a norm: flows below a pixel, gates at 1/2, scores near zero
@@ -86,7 +85,7 @@ class SFNet(SlimNet):
         Returns:
             logits (N, num_classes, H, W).
         """
-        with self._point(x, width):
+        with self.point_of_call(x, width):
             return resize(self.forward_head(self.forward_features(x)), x.shape[-2:])
 
     def forward_supervised(self, x: Tensor, width: float | None = None) -> list[Tensor]:
@@ -103,18 +102,12 @@ class SFNet(SlimNet):
             raise ValueError("SFNet: the network has no auxiliary scores; build it with deep_supervision=True")
         if not self.training:  # calibration does not see the norms of the auxiliary scores
             raise ValueError("SFNet: auxiliary scores are for training only; call train() first, or forward")
-        with self._point(x, width):
+        with self.point_of_call(x, width):
             return [resize(scores, x.shape[-2:]) for scores in self.head.forward_supervised(self.forward_features(x))]
 
     def forward_head(self, x: Sequence[Tensor]) -> Tensor:
         """Logits (N, num_classes, h, w) on the grid of the finest of the features (all of `forward_features`)."""
         return self.head(x)
-
-    def _point(self, x: Tensor, width: float | None) -> contextlib.AbstractContextManager[None]:
-        """The operating point of this call, as SlimNet.forward chooses it."""
-        if width is None and self._is_calibrated() and current_point() is None:
-            width = 1.0
-        return contextlib.nullcontext() if width is None else self.at(width, (x.shape[-2], x.shape[-1]))
 
 
 def supervised_loss(

@@ -94,17 +94,23 @@ class SlimNet(nn.Module):
         """Class scores.
 
         Args:
-            x: pictures (N, C, H, W), float, normalised.
+            x: pictures (N, C, H, W) or clips (N, C, T, H, W), as the network takes, float, normalised.
             width: 0 < width <= 1; None runs inside the caller's `at` context, or at full width outside any.
         Returns:
             logits (N, classes).
         """
+        with self.point_of_call(x, width):
+            return self.forward_head(self.forward_until(x, len(self.stages)))
+
+    def point_of_call(self, x: Tensor, width: float | None) -> contextlib.AbstractContextManager[None]:
+        """The operating point of a forward pass: that of the width and the input, or the caller's `at` context.
+
+        Args:
+            x, width: as in `forward`.
+        """
         if width is None and self._is_calibrated() and current_point() is None:
             width = 1.0  # not the layers' own buffers, which training never fills
-        if width is None:
-            return self.forward_head(self.forward_until(x, len(self.stages)))
-        with self.at(width, tuple(x.shape[2:])):
-            return self.forward_head(self.forward_until(x, len(self.stages)))
+        return contextlib.nullcontext() if width is None else self.at(width, tuple(x.shape[2:]))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The output of each stage, as `feature_info` describes them."""

@@ -7,8 +7,7 @@ one. `Slow` is the Slow pathway alone. Widths follow the rule of zoo.resnet, in 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.resnet import DIVISOR, STAGE_WIDTHS
-from zoo.slim_layers import Channels, Joined, SlimBatchNorm, SlimConv, SlimLinear, current_point
+from zoo.slim_layers import Channels, Joined, SlimBatchNorm, SlimConv, SlimLinear
 from zoo.slim_net import FeatureInfo, SlimNet
 
 Pathways = tuple[Tensor, ...]
@@ -227,7 +226,7 @@ class PathwayNet(SlimNet):
         Raises:
             ValueError: the window is larger than the feature map.
         """
-        with self._point(width, clip):
+        with self.point_of_call(clip, width):
             ends = self.forward_until(clip, len(self.stages))
             side = min(ends[0].shape[-2:])
             if not 1 <= window <= side:
@@ -239,7 +238,7 @@ class PathwayNet(SlimNet):
             return self.classifier(self.dropout(positions)).softmax(-1).mean(1)
 
     def _scores(self, pathways: Pathways, width: float | None) -> Tensor:
-        with self._point(width, pathways[-1]):
+        with self.point_of_call(pathways[-1], width):
             return self.forward_head(self._run(pathways, len(self.stages)))
 
     def _run(self, pathways: Pathways, stage: int) -> Pathways:
@@ -247,17 +246,6 @@ class PathwayNet(SlimNet):
         for module in self.stages[:stage]:
             state = module(state)
         return state
-
-    @contextlib.contextmanager
-    def _point(self, width: float | None, clip: Tensor) -> Iterator[None]:
-        """SlimNet's rule: a calibrated network that is called outside any context runs at its full-width point."""
-        if width is None and self._is_calibrated() and current_point() is None:
-            width = 1.0
-        if width is None:
-            yield
-            return
-        with self.at(width, tuple(clip.shape[2:])):
-            yield
 
 
 class Slow(PathwayNet):

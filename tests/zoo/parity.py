@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from zoo.madds import count_madds
 
 RELATIVE_TOLERANCE = 2e-3  # sums of a few thousand float32 products in another order; one wrong layer gives > 1e-1
 
@@ -119,3 +121,28 @@ def differences(found: list[dict[str, Any]], expected: list[Mapping[str, Any]]) 
 
 def _values(facts: Mapping[str, Any]) -> list[float]:
     return [*facts["first4"], facts["mean"], facts["abs_mean"], facts["std"]]
+
+
+def assert_parity(module: nn.Module, facts: Mapping[str, Any], *, used: bool = False, exact: bool = False) -> None:
+    """The module has the recorded parameters and gives the recorded outputs; its numbers are overwritten.
+
+    Args:
+        facts: of one variant: counts, digests, and its fingerprint.
+        used: the reference holds tensors that no pass reads, and the module does not.
+        exact: shapes agree with their axes of size 1, too.
+    """
+    keys = ["params", "n_tensors", "squeezed_sha256", *(["shapes_multiset_sha256"] if exact else [])]
+    found = shape_facts(module)
+    assert {key: found[key] for key in keys} == {key: facts[f"used_{key}" if used else key] for key in keys}
+    fill_parameters(module)
+    fill_statistics(module)
+    expected = facts["fingerprint"]
+    assert differences(fingerprint(module, expected["inputs"]), expected["outputs"]) == []
+
+
+def counted(make: Callable[[], nn.Module], *input_shapes: Iterable[int]) -> tuple[int, int]:
+    """Parameters and multiply-adds of a variant; on the meta device nothing is computed."""
+    with torch.device("meta"):
+        model = make().eval()
+        madds = count_madds(model, *map(tuple, input_shapes))
+    return sum(p.numel() for p in model.parameters()), madds

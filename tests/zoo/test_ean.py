@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, output_facts, shape_facts
-from parity import hash_tensor as hashed
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted, fill_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.clips import fold, unfold
 from zoo.ean import EAN, VARIANTS, EventBottleneck, EventStem, MotionExcitation, TemporalShift
 from zoo.ean_parts import EventAdaptiveBlock, PatchMotion, SparseObjects, ThreeFields, cut_patches, join_patches
-from zoo.madds import count_madds
 from zoo.slim_net import materialise
 
 FACTS = json.loads((Path(__file__).parent / "facts" / "ean.json").read_text("utf-8"))
@@ -54,28 +48,26 @@ def clips(count: int = 2, height: int = SIDE, width: int = SIDE) -> Tensor:
     return torch.randn(count, 3, 5 * SEGMENTS, height, width)
 
 
-@torch.no_grad()
+class TwoClips(nn.Module):
+    """The reference's interface: the frames of two clips in the batch, (80, 3, H, W)."""
+
+    def __init__(self, model: EAN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model(unfold(frames, len(frames) // 2).transpose(1, 2))
+
+
 def test_the_8_segment_network_gives_the_outputs_of_the_reference() -> None:
-    facts = FACTS["fingerprints"]["ean_r50_8f"]
-    model = VARIANTS["ean_r50_8f"]().eval()
-    found = shape_facts(model)
-    assert {k: found[k] for k in ("params", "n_tensors", "squeezed_sha256")} == {
-        k: facts[f"used_{k}"] for k in ("params", "n_tensors", "squeezed_sha256")
-    }
-    fill_parameters(model)
-    fill_statistics(model)
-    (shape,) = facts["fingerprint"]["inputs"]  # two clips of 40 frames in the batch
-    output = model(unfold(hashed(shape, "in"), 40).transpose(1, 2))
-    assert differences([output_facts(output)], facts["fingerprint"]["outputs"]) == []
+    assert_parity(TwoClips(VARIANTS["ean_r50_8f"]()), FACTS["fingerprints"]["ean_r50_8f"], used=True)
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
     facts = FACTS["counts"][name]
-    with torch.device("meta"):  # shapes without numbers: nothing is computed
-        model = VARIANTS[name]().eval()
-        madds = count_madds(model, tuple(facts["input"]))
-    assert (sum(p.numel() for p in model.parameters()) + UNUSED[name], madds) == (facts["params"], facts["madds"])
+    parameters, madds = counted(VARIANTS[name], facts["input"])
+    assert (parameters + UNUSED[name], madds) == (facts["params"], facts["madds"])
 
 
 def test_the_facts_hold_both_published_variants() -> None:
@@ -271,23 +263,7 @@ def test_training_lowers_the_loss_and_reaches_every_parameter(deep_motion: bool)
 
 @pytest.mark.slow  # exporting takes about half a minute
 def test_onnxruntime_equals_torch() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model, x = small(deep_motion=True), clips(1)  # the other version has no operator that this one lacks
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            model, (x,), dynamo=True, optimize=True, opset_version=20, verbose=False, input_names=["clip"],
-            output_names=["logits"],
-        )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        expected = model(x).numpy()
-    found = session.run(None, {"clip": x.numpy()})[0]
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_onnx_equals(small(deep_motion=True), clips(1))  # the other version has no operator that this one lacks
 
 
 def test_wrong_arguments_are_named_in_one_sentence() -> None:

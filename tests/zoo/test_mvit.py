@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
-import logging
 import math
 import re
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.export_form import export_form
-from zoo.madds import count_madds
+from zoo.clip_taps import two_dimensional
 from zoo.mvit import VARIANTS, MViT
 from zoo.mvit_parts import (
-    ClipConv,
     DropPath,
     PoolingAttention,
     PoolingBlock,
@@ -37,7 +31,6 @@ from zoo.mvit_parts import (
 from zoo.slim_net import materialise
 
 FACTS = json.loads((Path(__file__).parent / "facts" / "mvit.json").read_text("utf-8"))
-TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order
 SMALL = {"num_classes": 5, "resolution": 32, "depths": (1, 2, 2), "channels": 8, "key_stride": 4}
 INPUTS = {4: (2, 3, 4, 32, 32), None: (2, 3, 32, 32)}
 """Frames of a small network -> the shape that it was built for."""
@@ -61,23 +54,13 @@ def _small(frames: int | None = 4, **options: object) -> MViT:
 
 @pytest.mark.parametrize("name", FACTS["fingerprints"])
 def test_a_variant_gives_the_outputs_of_the_reference(name: str) -> None:
-    facts, model = FACTS["fingerprints"][name], VARIANTS[name]()
-    found = shape_facts(model)
-    assert {k: found[k] for k in ("params", "n_tensors", "squeezed_sha256")} == {
-        k: facts[k] for k in ("params", "n_tensors", "squeezed_sha256")
-    }
-    fill_parameters(model)
-    expected = facts["fingerprint"]
-    assert differences(fingerprint(model, expected["inputs"]), expected["outputs"]) == []
+    assert_parity(VARIANTS[name](), FACTS["fingerprints"][name])
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
     facts = FACTS["counts"][name]
-    with torch.device("meta"):  # shapes without numbers: nothing is computed
-        model = VARIANTS[name]().eval()
-        madds = count_madds(model, tuple(facts["input"]))
-    assert (sum(p.numel() for p in model.parameters()), madds) == (facts["params"], facts["madds"])
+    assert counted(VARIANTS[name], facts["input"]) == (facts["params"], facts["madds"])
 
 
 def test_the_facts_hold_every_variant() -> None:
@@ -269,50 +252,18 @@ def test_a_small_network_learns_a_batch_and_every_parameter_has_a_gradient(frame
             assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "bias"), [((3, 7, 7), (2, 4, 4), 1, True), ((3, 3, 3), (1, 2, 2), 4, False)]
-)
 @torch.no_grad()
-def test_taps_equal_the_convolution_of_clips(
-    kernel: tuple[int, ...], stride: tuple[int, ...], groups: int, bias: bool
-) -> None:
-    native = ClipConv(4, 8, kernel, stride, tuple(size // 2 for size in kernel), groups=groups, bias=bias)
-    taps = native.to_export_form(None)
-    assert not any(isinstance(module, nn.Conv3d) for module in taps.modules())
-    for frames in (1, 4, 5):
-        x = torch.randn(2, 4, frames, 9, 12)
-        torch.testing.assert_close(taps(x), native(x), rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_export_form_of_a_clip_network_has_no_convolution_of_clips() -> None:
-    plain = materialise(_small(), width=1.0)
-    form, x = export_form(plain, None), torch.randn(INPUTS[4])
-    assert not any(isinstance(module, nn.Conv3d) for module in form.modules())
-    torch.testing.assert_close(form(x), plain(x), rtol=1e-4, atol=1e-4)
+def test_a_clip_network_works_in_two_dimensions() -> None:
+    plain, x = materialise(_small(), width=1.0), torch.randn(INPUTS[4])
+    flat = two_dimensional(plain)
+    assert not any(isinstance(module, nn.Conv3d) for module in flat.modules())
+    torch.testing.assert_close(flat(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow  # 10 to 40 seconds of exporting
 @pytest.mark.parametrize("frames", [4, None])
 def test_onnxruntime_equals_torch(frames: int | None) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    plain, x = materialise(_small(frames, depths=(1, 2)), width=1.0), torch.randn(INPUTS[frames])
-    form = export_form(plain, None)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            form, (torch.zeros_like(x),), dynamo=True, optimize=True, opset_version=20, verbose=False,
-            input_names=["clip"], output_names=["logits"],
-        )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        expected = plain(x).numpy()
-    found = session.run(None, {"clip": x.numpy()})[0]
-    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    assert_onnx_equals(materialise(_small(frames, depths=(1, 2)), width=1.0), torch.randn(INPUTS[frames]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path as File
 import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity
 from torch import nn
 from torch.nn import functional as F
 
@@ -51,18 +52,9 @@ def randomised(model: RSBNet) -> RSBNet:
 
 def test_the_search_space_gives_the_outputs_of_the_reference() -> None:
     model = RSBNet()
-    found = shape_facts(model)
-    assert {k: found[k] for k in ("params", "n_tensors", "squeezed_sha256")} == {
-        k: SEARCHED[k] for k in ("params", "n_tensors", "squeezed_sha256")
-    }
-    fill_parameters(model)
-    fill_statistics(model)
-    expected = SEARCHED["fingerprint"]
-    assert differences(fingerprint(model, expected["inputs"]), expected["outputs"]) == []
     chosen = chosen_network(model, PUBLISHED_PATH)
-    found = shape_facts(chosen)
-    assert (found["params"], found["squeezed_sha256"]) == (SEARCHED["used_params"], SEARCHED["used_squeezed_sha256"])
-    assert differences(fingerprint(chosen, expected["inputs"]), expected["outputs"]) == []
+    assert_parity(model, SEARCHED)
+    assert_parity(chosen, SEARCHED, used=True)
 
 
 def test_multiply_adds_of_the_published_path_and_of_any_are_exact() -> None:
@@ -256,16 +248,8 @@ def test_an_impossible_limit_and_wrong_sizes_are_one_sentence() -> None:
 @pytest.mark.slow  # half a minute of exporting
 @pytest.mark.parametrize("task", TASKS)
 def test_onnxruntime_equals_torch(task: str) -> None:
-    from test_system_export import onnx_session
-
     chosen = chosen_network(randomised(RSBNet(3, task)), PUBLISHED_PATH)
-    x = torch.randn(1, 3, 32, 32)
-    with torch.no_grad():
-        output = chosen(x)
-    expected = [output] if isinstance(output, torch.Tensor) else output
-    session = onnx_session(_Along(chosen), 32, False)
-    for found, wanted in zip(session.run(None, {"image": x.numpy()}), expected, strict=True):
-        assert np.abs(found - wanted.numpy()).max() <= 1e-4 * float(wanted.abs().max())
+    assert_onnx_equals(_Along(chosen), torch.randn(1, 3, 32, 32))
 
 
 class _Along(nn.Module):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
-import logging
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,24 +45,13 @@ def clips(count: int = 2, size: tuple[int, int, int] = CLIP) -> Tensor:
 
 @pytest.mark.parametrize("name", FACTS["fingerprints"])
 def test_a_variant_gives_the_outputs_of_the_reference(name: str) -> None:
-    facts = FACTS["fingerprints"][name]
-    model = VARIANTS[name]()
-    found = shape_facts(model)
-    keys = ("params", "n_tensors", "squeezed_sha256")  # the reference's classifier is a 1x1x1 convolution
-    assert {k: found[k] for k in keys} == {k: facts[k] for k in keys}
-    fill_parameters(model)
-    fill_statistics(model)
-    expected = facts["fingerprint"]
-    assert differences(fingerprint(model, expected["inputs"]), expected["outputs"]) == []
+    assert_parity(VARIANTS[name](), FACTS["fingerprints"][name])  # the reference's classifier is a 1x1x1 convolution
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
     facts = FACTS["counts"][name]
-    with torch.device("meta"):
-        model = VARIANTS[name]().eval()
-        madds = count_madds(model, *facts["inputs"])
-    assert (sum(p.numel() for p in model.parameters()), madds) == (facts["params"], facts["madds"])
+    assert counted(VARIANTS[name], *facts["inputs"]) == (facts["params"], facts["madds"])
 
 
 def test_the_facts_hold_every_variant() -> None:
@@ -292,20 +277,4 @@ def test_wrong_arguments_are_named() -> None:
 @pytest.mark.slow  # a minute of exporting each
 @pytest.mark.parametrize("name", ["s3d", "s3dg_milnce_s2d"])  # the third adds no operator
 def test_onnxruntime_equals_torch(name: str) -> None:
-    ort = pytest.importorskip("onnxruntime")
-    plain = zoo.materialise(small(name), width=1.0)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            plain, (torch.zeros(1, 3, *CLIP),), dynamo=True, optimize=True, opset_version=20, verbose=False,
-            input_names=["clip"], output_names=["logits"],
-        )  # fmt: skip
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    x = clips(1)
-    with torch.no_grad():
-        expected = plain(x).numpy()
-    found = session.run(None, {"clip": x.numpy()})[0]
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_onnx_equals(zoo.materialise(small(name), width=1.0), clips(1))

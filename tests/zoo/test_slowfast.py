@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.calibrate import point_statistics
 from zoo.clips import fold, unfold
-from zoo.madds import count_madds
 from zoo.slim_layers import Channels, NotCalibratedError, SlimLayer
 from zoo.slim_net import materialise
 from zoo.slowfast import VARIANTS, Bottleneck3d, Lateral, PathwayNet, Slow, SlowFast
@@ -60,25 +55,18 @@ def clips(count: int = 2, frames: int = FRAMES, side: int = SIDE) -> Tensor:
 
 @pytest.mark.parametrize("name", FACTS["fingerprints"])
 def test_a_variant_gives_the_outputs_of_the_reference(name: str) -> None:
-    facts = FACTS["fingerprints"][name]
-    model = TwoInputs(VARIANTS[name]())
-    found = shape_facts(model)
-    kept = ("params", "n_tensors", "shapes_multiset_sha256", "squeezed_sha256")
-    assert {k: found[k] for k in kept} == {k: facts[k] for k in kept}
-    fill_parameters(model)
-    fill_statistics(model)
-    expected = facts["fingerprint"]
-    assert differences(fingerprint(model, expected["inputs"]), expected["outputs"]) == []
+    assert_parity(TwoInputs(VARIANTS[name]()), FACTS["fingerprints"][name], exact=True)
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
     facts = FACTS["counts"][name]
-    with torch.device("meta"):
-        model = VARIANTS[name]().eval()
-        form = model if len(facts["inputs"]) == 1 else TwoInputs(model, facts.get("window"))
-        madds = count_madds(form, *map(tuple, facts["inputs"]))
-    assert (sum(p.numel() for p in model.parameters()), madds) == (facts["params"], facts["madds"])
+
+    def make() -> nn.Module:
+        model = VARIANTS[name]()
+        return model if len(facts["inputs"]) == 1 else TwoInputs(model, facts.get("window"))
+
+    assert counted(make, *facts["inputs"]) == (facts["params"], facts["madds"])
 
 
 def test_every_variant_has_facts() -> None:
@@ -290,21 +278,4 @@ def test_wrong_clips_are_refused() -> None:
 @pytest.mark.slow
 @NETWORKS
 def test_onnxruntime_equals_torch(network: type[PathwayNet]) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    plain = materialise(small(network), width=0.5)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            plain, (clips(1),), dynamo=True, optimize=True, opset_version=20, verbose=False,
-            input_names=["clip"], output_names=["logits"],
-        )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    x = clips(1)
-    with torch.no_grad():
-        expected = plain(x).numpy()
-    found = session.run(None, {"clip": x.numpy()})[0]
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_onnx_equals(materialise(small(network), width=0.5), clips(1))

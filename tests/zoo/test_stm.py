@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import NotCalibratedError, materialise
 from zoo.calibrate import point_statistics
 from zoo.clips import fold, unfold
-from zoo.madds import count_madds
 from zoo.resnet import Site
 from zoo.slim_layers import ActivePoint, Channels, SlimBatchNorm, SlimLayer, active_point
 from zoo.stm import STM, VARIANTS, ChannelMotion, MotionCore, TemporalConvolution
 
 FACTS = json.loads((Path(__file__).parent / "facts" / "stm.json").read_text("utf-8"))
 CLASSES, FRAMES, SIDE = 5, 4, 32
-TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order
 
 
 @pytest.fixture(autouse=True)
@@ -63,25 +57,13 @@ class OneClip(nn.Module):
 
 @pytest.mark.parametrize("name", FACTS["fingerprints"])
 def test_a_variant_gives_the_frame_logits_of_the_reference(name: str) -> None:
-    facts = FACTS["fingerprints"][name]
-    model = VARIANTS[name]()
-    found = shape_facts(model)
-    assert [found[k] for k in ("params", "n_tensors", "squeezed_sha256")] == [
-        facts[k] for k in ("params", "n_tensors", "squeezed_sha256")
-    ]
-    fill_parameters(model)
-    fill_statistics(model)
-    expected = facts["fingerprint"]
-    assert differences(fingerprint(OneClip(model), expected["inputs"]), expected["outputs"]) == []
+    assert_parity(OneClip(VARIANTS[name]()), FACTS["fingerprints"][name])
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference(name: str) -> None:
     facts = FACTS["counts"][name]
-    with torch.device("meta"):  # shapes without numbers: nothing is computed
-        model = VARIANTS[name]().eval()
-        madds = count_madds(model, tuple(facts["input"]))
-    assert (sum(p.numel() for p in model.parameters()), madds) == (facts["params"], facts["madds"])
+    assert counted(VARIANTS[name], facts["input"]) == (facts["params"], facts["madds"])
 
 
 def test_the_facts_hold_every_variant() -> None:
@@ -274,23 +256,10 @@ def test_a_single_frame_has_no_motion_and_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_onnxruntime_equals_torch(dynamic: bool) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     plain = materialise(calibrated(small()), width=0.5, resolution=SIDE)
     names = {0: "batch", 3: "height", 4: "width"}
     sizes = {axis: torch.export.Dim(name, min=1 if axis == 0 else 8, max=512) for axis, name in names.items()}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            plain, (clips(2),), dynamo=True, optimize=True, opset_version=20, verbose=False,
-            input_names=["clip"], output_names=["logits"], dynamic_shapes=(sizes,) if dynamic else None,
-        )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    for batch in (clips(2), torch.randn(1, 3, FRAMES, 48, 40)) if dynamic else (clips(2),):
-        with torch.no_grad():
-            expected = plain(batch).numpy()
-        found = session.run(None, {"clip": batch.numpy()})[0]
-        assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    if dynamic:
+        assert_onnx_equals(plain, clips(2), torch.randn(1, 3, FRAMES, 48, 40), dynamic=sizes)
+    else:
+        assert_onnx_equals(plain, clips(2))

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
-import logging
 import math
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from parity import differences, fill_parameters, fill_statistics, fingerprint, shape_facts
+from onnx_parity import assert_onnx_equals
+from parity import assert_parity, counted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
 from zoo.calibrate import point_statistics
-from zoo.madds import count_madds
 from zoo.slim_layers import Channels, NotCalibratedError, SlimLayer, make_divisible
 from zoo.x3d import DEFAULT_CLIPS, VARIANTS, X3D, Gate, X3DBlock, X3DStem
 
@@ -30,26 +25,14 @@ CLASSES, FRAMES, SIDE = 5, 4, 48
 
 @pytest.mark.parametrize("name", FACTS["fingerprints"])
 def test_a_variant_gives_the_outputs_of_the_reference(name: str) -> None:
-    facts = FACTS["fingerprints"][name]
-    model = VARIANTS[name]()
-    found = shape_facts(model)
-    assert {k: found[k] for k in ("params", "n_tensors", "squeezed_sha256")} == {
-        k: facts[k] for k in ("params", "n_tensors", "squeezed_sha256")
-    }
-    fill_parameters(model)
-    fill_statistics(model)
-    expected = facts["fingerprint"]
-    assert differences(fingerprint(model, expected["inputs"]), expected["outputs"]) == []
+    assert_parity(VARIANTS[name](), FACTS["fingerprints"][name])
 
 
 @pytest.mark.parametrize("name", FACTS["counts"])
 def test_parameters_and_multiply_adds_equal_the_reference_at_the_default_clip(name: str) -> None:
     facts, clip = FACTS["counts"][name], DEFAULT_CLIPS[name]
-    with torch.device("meta"):  # shapes without numbers: nothing is computed
-        model = VARIANTS[name]().eval()
-        madds = count_madds(model, (1, 3, clip.frames, clip.side_px, clip.side_px))
     assert [1, 3, clip.frames, clip.side_px, clip.side_px] == facts["input"]
-    assert (sum(p.numel() for p in model.parameters()), madds) == (facts["params"], facts["madds"])
+    assert counted(VARIANTS[name], facts["input"]) == (facts["params"], facts["madds"])
 
 
 def test_the_facts_and_the_clips_cover_every_variant() -> None:
@@ -235,24 +218,10 @@ def test_statistics_of_one_clip_length_are_not_used_for_another() -> None:
 @pytest.mark.slow  # 20 s of exporting
 @torch.no_grad()
 def test_onnxruntime_equals_torch() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     model, x = with_weights(small()), torch.randn(1, 3, FRAMES, SIDE, SIDE)
     model.norm_bank.entries[model.point_key(1.0, (FRAMES, SIDE, SIDE))] = point_statistics(model, 1.0, [x])
-    plain = zoo.materialise(model, width=1.0, resolution=(FRAMES, SIDE, SIDE))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns of packages that it does not need
-        program = torch.onnx.export(
-            plain, (torch.zeros_like(x),), dynamo=True, optimize=True, opset_version=20, verbose=False,
-            input_names=["clip"], output_names=["logits"],
-        )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    expected, found = plain(x).numpy(), session.run(None, {"clip": x.numpy()})[0]
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()  # float32 sums in another order
+    assert_onnx_equals(zoo.materialise(model, width=1.0, resolution=(FRAMES, SIDE, SIDE)), x)
 
 
 @pytest.mark.parametrize(
