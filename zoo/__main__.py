@@ -9,7 +9,9 @@ from typing import Any
 import click
 import torch
 
+from zoo.box_command import boxes_command
 from zoo.checkpoint import CheckpointError, load_checkpoint
+from zoo.clip_source import ClipSource
 from zoo.gfnet_command import focus_command, scenes_command
 from zoo.mix import mix_checkpoints
 from zoo.models import MODELS, all_models
@@ -17,7 +19,9 @@ from zoo.pictures import DataError, PictureSource
 from zoo.pretrained import PretrainedError
 from zoo.recipe import Recipe, RecipeError
 from zoo.refit import refit_confidence, tune_checkpoint
+from zoo.sizes import size_of, size_text
 from zoo.slim_layers import SlimError
+from zoo.sources import open_source
 from zoo.train import TrainError, train
 
 ERRORS = (DataError, RecipeError, CheckpointError, PretrainedError, TrainError, SlimError, OSError)
@@ -76,8 +80,9 @@ def train_command(
     overrides = {"epochs": epochs, "seed": seed, "init": init, "teacher": teacher, "sort_channels": sort_channels}
     values.update({key: value for key, value in overrides.items() if value is not None})
     with _Progress() as progress:
+        recipe = Recipe.from_dict(values)
         path = train(
-            Recipe.from_dict(values), PictureSource(data), out, device=device, amp=amp,
+            recipe, open_source(recipe, data), out, device=device, amp=amp,
             synchronised_norms=shared_norms, progress=progress,
             strangers=None if strangers is None else PictureSource(strangers, labelled=False),
         )  # fmt: skip
@@ -102,7 +107,9 @@ def tune_points_command(
         torch.set_num_threads(threads)
     with _Progress() as progress:
         others = None if strangers is None else PictureSource(strangers, labelled=False)
-        path = tune_checkpoint(checkpoint, PictureSource(data), out, epochs, strangers=others, progress=progress)
+        path = tune_checkpoint(
+            checkpoint, _source_of(checkpoint, data), out, epochs, strangers=others, progress=progress
+        )
     click.echo(f"wrote {path}")
 
 
@@ -117,7 +124,7 @@ def mix_command(start: Path, end: Path, share: float, data: str, threads: int | 
     """Go a share of the way from one finished checkpoint to another that was trained from it, in the weights."""
     if threads:
         torch.set_num_threads(threads)
-    click.echo(f"wrote {mix_checkpoints(start, end, share, PictureSource(data), out)}")
+    click.echo(f"wrote {mix_checkpoints(start, end, share, _source_of(start, data), out)}")
 
 
 @main.command("points")
@@ -129,7 +136,9 @@ def points_command(checkpoint: Path) -> None:
         raise CheckpointError(f"{checkpoint}: has no operating points yet; finish the training, which writes model.pt")
     for row in rows:
         splits = "  ".join(f"{k[:-9]} {v:.3f}" for k, v in row.items() if k.endswith("_accuracy"))
-        click.echo(f"width {row['width']:.2f}  {row['resolution']:3d} px  {row['madds'] / 1e6:8.2f} MMAdds  {splits}")
+        click.echo(
+            f"width {row['width']:.2f}  {size_text(size_of(row)):>6}  {row['madds'] / 1e6:8.2f} MMAdds  {splits}"
+        )
 
 
 @main.command("confidence")
@@ -140,17 +149,23 @@ def points_command(checkpoint: Path) -> None:
 def confidence_command(checkpoint: Path, data: str, negatives: str | None, unsure_share: float | None) -> None:
     """Fit temperature and "unsure" threshold of each point again, store them, and show how they hold."""
     strangers = None if negatives is None else PictureSource(negatives, labelled=False)
-    for row in refit_confidence(checkpoint, PictureSource(data), strangers, unsure_share):
+    for row in refit_confidence(checkpoint, _source_of(checkpoint, data), strangers, unsure_share):
         rejected = f"  unsure of others {row['unsure_others']:.3f}" if "unsure_others" in row else ""
         click.echo(
-            f"width {row['width']:.2f}  {row['resolution']:3d} px  temperature {row['temperature']:.3f}  "
+            f"width {row['width']:.2f}  {size_text(size_of(row)):>6}  temperature {row['temperature']:.3f}  "
             f"unsure below {row['unsure_below']:.3f}  ece {row['ece']:.4f}  unsure of known {row['unsure_known']:.3f}"
             + rejected
         )
 
 
+def _source_of(checkpoint: Path, data: str) -> PictureSource | ClipSource:
+    """What a checkpoint was trained on."""
+    return open_source(Recipe.from_dict(load_checkpoint(checkpoint).recipe), data)
+
+
 main.add_command(focus_command)
 main.add_command(scenes_command)
+main.add_command(boxes_command)
 
 
 class _Progress:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from zoo.pictures import PictureSource, centre_square, resize_rgb
+from zoo.clip_source import ClipSource
+from zoo.pictures import PictureSource, at_size, centre_square, resize_rgb
+from zoo.slim_net import Size
 from zoo.strangers import Strangers
 
 AUGMENTATIONS = ("none", "light", "basic", "strong", "camera", "mixed")
@@ -22,37 +24,50 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augmented_batch(
-    source: PictureSource | Strangers,
+    source: PictureSource | ClipSource | Strangers,
     names: Sequence[str],
     indices: Sequence[int],
-    resolution: int,
+    size: Size,
     kind: str,
     seed: int,
     epoch: int,
 ) -> np.ndarray:
-    """Crop, flip and colour one batch.
+    """Crop, flip and colour one batch; clips are cropped and coloured alike in all frames, and never flipped.
 
     Args:
         names: which pictures.
         indices: the position of each picture in its split; with seed and epoch it fixes every draw.
-        resolution: side of the result in pixels.
+        size: side of the result in pixels, or (frames, height, width) of clips.
         kind: one of AUGMENTATIONS; "none" is what evaluation sees.
     Returns:
-        (pictures, resolution, resolution, 3) uint8 RGB.
+        (pictures, side, side, 3) uint8 RGB, or (clips, frames, height, width, 3).
     """
-    return np.stack(
-        [
-            _augment(source.picture(name), resolution, kind, np.random.default_rng((seed, epoch, int(index))))
-            for name, index in zip(names, indices, strict=True)
-        ]
-    )
+    found = []
+    for name, index in zip(names, indices, strict=True):
+        draw = np.random.default_rng((seed, epoch, int(index)))
+        if isinstance(source, ClipSource):
+            found.append(_augment_clip(source, name, size, kind, draw))
+        else:
+            found.append(_augment(source.picture(name), size, kind, draw))
+    return np.stack(found)
 
 
-def shrink_batch(batch: np.ndarray, resolution: int) -> np.ndarray:
-    """The same crops at a lower resolution, by the deployment resize."""
-    if batch.shape[1] == resolution:
+def shrink_batch(batch: np.ndarray, size: Size) -> np.ndarray:
+    """The same crops at a smaller size, by the deployment resize; clips with fewer frames of the same time, too."""
+    if batch.shape[1:-1] == ((size, size) if isinstance(size, int) else size):
         return batch
-    return np.stack([resize_rgb(picture, (resolution, resolution)) for picture in batch])
+    return np.stack([at_size(picture, size) for picture in batch])
+
+
+def _augment_clip(source: ClipSource, name: str, size: Size, kind: str, draw: np.random.Generator) -> np.ndarray:
+    """A flip would turn "left" into "right"; turning and blurring, which a camera does over time, are left out too."""
+    if kind == "none":
+        return at_size(centre_square(source.picture(name)), size)
+    if kind == "mixed":
+        kind = MIXED[int(draw.integers(len(MIXED)))]
+    clip = source.drawn(name, draw)
+    clip = _random_crop(clip, MIN_CROP_SHARE[kind], draw) if source.cropped else centre_square(clip)
+    return _jitter(at_size(clip, size), JITTER[kind], draw)
 
 
 def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Generator) -> np.ndarray:
@@ -71,15 +86,15 @@ def _augment(picture: np.ndarray, resolution: int, kind: str, draw: np.random.Ge
 
 
 def _random_crop(picture: np.ndarray, min_share: float, draw: np.random.Generator) -> np.ndarray:
-    """A crop of random area and aspect ratio; the centre square when none fits."""
-    height, width = picture.shape[:2]
+    """A crop of random area and aspect ratio, one for all frames of a clip; the centre square when none fits."""
+    height, width = picture.shape[-3:-1]
     for _ in range(10):
         area = height * width * draw.uniform(min_share, 1.0)
         aspect = np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
         rows, columns = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
         if 0 < rows <= height and 0 < columns <= width:
             top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
-            return picture[top : top + rows, left : left + columns]
+            return picture[..., top : top + rows, left : left + columns, :]
     return centre_square(picture)
 
 

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from zoo.pictures import PictureSource, Split, evaluation_batch
 from zoo.slim_layers import ActivePoint, Stats, active_point
-from zoo.slim_net import SlimNet
+from zoo.slim_net import Size, SlimNet
 
 
 def to_tensor(
     batch: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Normalise pictures.
+    """Normalise pictures or clips.
 
     Args:
-        batch: (N, H, W, 3) uint8 RGB.
+        batch: (N, H, W, 3) uint8 RGB, or clips (N, T, H, W, 3).
         mean, std: per channel, in 0-255 units.
     Returns:
-        (N, 3, H, W) float32 in channels-last memory order, on the device.
+        (N, 3, H, W) or (N, 3, T, H, W) float32 in channels-last memory order, on the device.
     """
-    x = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float()
-    shape = (1, 3, 1, 1)
+    x = torch.from_numpy(np.ascontiguousarray(batch)).to(device).movedim(-1, 1).float()
+    shape = (1, 3) + (1,) * (x.dim() - 2)
     return (x - torch.tensor(mean, device=device).view(shape)) / torch.tensor(std, device=device).view(shape)
 
 
@@ -61,28 +61,28 @@ def calibrate(
     model: SlimNet,
     source: PictureSource,
     split: Split,
-    points: Iterable[tuple[float, int]],
+    points: Iterable[tuple[float, Size]],
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int = 250,
 ) -> None:
-    """Fill the norm bank of `model` for each (width, resolution), replacing what it held.
+    """Fill the norm bank of `model` for each (width, size), replacing what it held.
 
     Args:
         split: pictures to measure on; labels are not used.
-        points: operating points; resolution in pixels, square.
+        points: operating points; the side of a square picture in pixels, or (frames, height, width) of a clip.
         mean, std: normalisation in 0-255 units.
     """
     device = next(model.parameters()).device
-    by_resolution: dict[int, list[float]] = {}
-    for width, resolution in points:
-        by_resolution.setdefault(resolution, []).append(width)
+    by_size: dict[Size, list[float]] = {}
+    for width, size in points:
+        by_size.setdefault(size, []).append(width)
     entries = {}
-    for resolution, widths in by_resolution.items():
+    for size, widths in by_size.items():
         chunks = [split.names[i : i + batch_size] for i in range(0, len(split), batch_size)]
-        batches = [to_tensor(evaluation_batch(source, c, resolution), mean, std, device) for c in chunks]
+        batches = [to_tensor(evaluation_batch(source, c, size), mean, std, device) for c in chunks]
         for width in widths:
             stats = point_statistics(model, width, batches)
             on_device = {k: (m.to(device), v.to(device)) for k, (m, v) in stats.items()}
-            entries[model.point_key(width, resolution)] = on_device
+            entries[model.point_key(width, size)] = on_device
     model.norm_bank.entries = entries

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
+
+_frames: ContextVar[int | None] = ContextVar("frames of the clips that a network is running on", default=None)
+
+
+@contextlib.contextmanager
+def clips_of(frames: int) -> Iterator[None]:
+    """Folded frames that modules meet inside are of clips of so many; each thread and task has its own."""
+    token = _frames.set(frames)
+    try:
+        yield
+    finally:
+        _frames.reset(token)
+
+
+def frames_of_clips(otherwise: int) -> int:
+    """How many frames the clips of the network that is running have; `otherwise` outside of any `clips_of`."""
+    found = _frames.get()
+    return otherwise if found is None else found
 
 
 def fold(clip: Tensor) -> Tensor:

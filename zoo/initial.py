@@ -15,6 +15,7 @@ from zoo.checkpoint import load_checkpoint
 from zoo.models import create
 from zoo.pretrained import PACKAGES, find_weights, load_efficientnet
 from zoo.recipe import Recipe, RecipeError
+from zoo.sizes import input_shape, size_text
 from zoo.slim_layers import SlimBatchNorm, SlimLinear
 from zoo.slim_net import SlimNet
 
@@ -23,6 +24,26 @@ Batch = tuple[Tensor, Tensor]
 HEAD_STEPS = 300
 HEAD_RATE, HEAD_DECAY = 0.01, 1e-4  # of Adam on cached features, all pictures in each step
 HEAD_SMOOTHING = 0.1  # keeps the scores small: a head that fits every picture gives narrow subnets huge losses
+
+
+def fresh_network(recipe: Recipe, classes: list[str]) -> SlimNet:
+    """The recipe's network with fresh weights; one for clips is run once at each size, since not every one fits.
+
+    Raises:
+        RecipeError: the network does not take these options, or clips of this size.
+    """
+    try:
+        model = create(recipe.model, num_classes=len(classes), **recipe.model_options)
+    except ValueError as error:
+        raise RecipeError(f"recipe: model_options: {error}") from error
+    for size in recipe.sizes() if recipe.clips else ():
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(input_shape(size)), max(recipe.widths))
+        except (ValueError, RuntimeError) as error:
+            said = str(error).splitlines()[0]
+            raise RecipeError(f"recipe: {recipe.model!r} does not take {size_text(size)}: {said}") from error
+    return model.train()
 
 
 def initial_network(recipe: Recipe, classes: list[str]) -> SlimNet:
@@ -140,7 +161,7 @@ def _from_checkpoint(recipe: Recipe, classes: list[str]) -> SlimNet:
 def _adopt_statistics(model: SlimNet, recipe: Recipe) -> None:
     """Move the statistics of full width from the norm bank into the layers' own buffers; empty the bank."""
     bank = model.norm_bank.entries
-    keys = [model.point_key(1.0, resolution) for resolution in sorted(recipe.resolutions, reverse=True)]
+    keys = [model.point_key(1.0, size) for size in recipe.sizes()]
     known = [key for key in keys if key in bank] or [k for k in bank if k.startswith(model.signature(1.0))]
     if not known:
         raise RecipeError(f"recipe: init: {recipe.init} is not calibrated at full width; finish its training first")

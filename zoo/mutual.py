@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.slim_net import SlimNet
+from zoo.slim_net import Size, SlimNet
 
 METHODS = ("mutualnet", "usnet", "single", "multiresolution")
-PicturesAt = Callable[[int], Tensor]
-"""Resolution in pixels -> the batch at that resolution, (N, 3, H, W) float, normalised, on the device."""
+PicturesAt = Callable[[Size], Tensor]
+"""Size -> the batch at that size, (N, 3, H, W) or clips (N, 3, T, H, W), float, normalised, on the device."""
 
 
 STRANGER = -1
@@ -29,13 +29,13 @@ class Subnet:
     """One forward pass of a training step."""
 
     width: float
-    resolution: int
+    resolution: Size
 
 
 def draw_subnets(
     method: str,
     widths: tuple[float, float],
-    resolutions: tuple[int, ...],
+    resolutions: Sequence[Size],
     draw: np.random.Generator,
     random_widths: int = 2,
     choices: Sequence[float] = (),
@@ -45,7 +45,7 @@ def draw_subnets(
     Args:
         method: one of METHODS.
         widths: smallest and largest width; "single" and "multiresolution" use the largest.
-        resolutions: sides in pixels; the largest is the labelled pass.
+        resolutions: sides of pictures in pixels, or (frames, height, width) of clips; the largest is the labelled pass.
         draw: the step's own generator, equal on every process.
         random_widths: draws beside the smallest width.
         choices: widths to draw them from, each at most once; none: uniform between the ends, as published.
@@ -62,7 +62,7 @@ def draw_subnets(
     drawn = sorted([widths[0], *more], reverse=True)
     if method == "usnet":
         return [largest, *(Subnet(float(w), largest.resolution) for w in drawn)]
-    return [largest, *(Subnet(float(w), int(draw.choice(resolutions))) for w in drawn)]
+    return [largest, *(Subnet(float(w), resolutions[int(draw.choice(len(resolutions)))]) for w in drawn)]
 
 
 def labelled_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -151,7 +151,7 @@ def accumulate_taught_gradients(
     subnets: list[Subnet],
     *,
     teacher: Callable[[Tensor], Tensor],
-    teacher_resolution: int,
+    teacher_resolution: Size,
     share: float,
     label_smoothing: float = 0.0,
     backward: Callable[[Tensor], None] = lambda loss: loss.backward(),
@@ -162,7 +162,7 @@ def accumulate_taught_gradients(
 
     Args:
         teacher: pictures (N, 3, H, W) -> logits (N, classes); no gradient flows into it.
-        teacher_resolution: side of its pictures in pixels.
+        teacher_resolution: size of its pictures.
         share: of the loss that is the divergence from the teacher's answer, 0-1; the labels give the rest.
     Other arguments and returns as `accumulate_gradients`.
     """

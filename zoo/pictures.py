@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from zoo.slim_net import Size
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
 
@@ -38,6 +40,10 @@ class PictureSource:
     folder or none, and there are no classes.
     """
 
+    suffixes = SUFFIXES
+    contents, layout = "pictures", "train/<class>/*.jpg or <class>/*.jpg"
+    """What the files are, in messages."""
+
     def __init__(self, root: str | Path, cache_bytes: int = 2 << 30, *, labelled: bool = True) -> None:
         self.root = Path(root)
         self._zip: zipfile.ZipFile | None = None
@@ -48,11 +54,11 @@ class PictureSource:
             self._zip = zipfile.ZipFile(self.root)
             self.names = sorted(self._zip.namelist())
         else:
-            raise DataError(f"{self.root}: expected a folder of pictures or a zip of one; check the path")
-        self.names = [n for n in self.names if _is_picture(n) and (n.count("/") > 0 or not labelled)]
+            raise DataError(f"{self.root}: expected a folder of {self.contents} or a zip of one; check the path")
+        self.names = [n for n in self.names if self._is_wanted(n) and (n.count("/") > 0 or not labelled)]
         if not self.names:
-            layout = "train/<class>/*.jpg or <class>/*.jpg" if labelled else "*.jpg or *.png"
-            raise DataError(f"{self.root}: no pictures found; expected {layout}")
+            layout = self.layout if labelled else "*.jpg or *.png"
+            raise DataError(f"{self.root}: no {self.contents} found; expected {layout}")
         self.classes = sorted({n.split("/")[-2] for n in self.names}) if labelled else []
         self._cache: dict[str, np.ndarray] = {}
         self._cache_left = cache_bytes
@@ -79,6 +85,11 @@ class PictureSource:
             self._zip = zipfile.ZipFile(self.root)
         return self._zip.read(name)
 
+    def _is_wanted(self, name: str) -> bool:
+        """By its name; hidden files and what archivers leave behind are not."""
+        hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in name.split("/"))
+        return not hidden and name.lower().endswith(self.suffixes)
+
     def _part(self, folders: Sequence[str]) -> list[str]:
         return [n for n in self.names if len(n.split("/")) > 2 and n.split("/")[-3] in folders]
 
@@ -103,12 +114,14 @@ class PictureSource:
         pool = self._split(self._part(["train"]) or [n for n in self.names if n not in set(test)])
         if min(calib, select) < 0 or len(pool) <= calib + select:
             raise DataError(
-                f"{self.root}: {len(pool)} training pictures cannot give {calib} for calib and {select} for select; "
-                "ask for fewer or add pictures"
+                f"{self.root}: {len(pool)} training {self.contents} cannot give {calib} for calib and {select} for "
+                f"select; ask for fewer or add {self.contents}"
             )
         for label, name in enumerate(self.classes):
             if not np.any(pool.labels == label):
-                raise DataError(f"{self.root}: class {name!r} has no training pictures; add some or remove its folder")
+                raise DataError(
+                    f"{self.root}: class {name!r} has no training {self.contents}; add some or remove its folder"
+                )
         order = np.random.default_rng(seed).permutation(len(pool))
         rank = np.empty(len(pool))  # position of each picture within its class, as a share of the class
         for label in range(len(self.classes)):
@@ -140,44 +153,66 @@ def decode_rgb(root: Path, name: str, read: Callable[[str], bytes]) -> np.ndarra
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def _is_picture(name: str) -> bool:
-    """By its name; hidden files and what archivers leave behind are none."""
-    parts = name.split("/")
-    hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
-    return not hidden and name.lower().endswith(SUFFIXES)
-
-
 def resize_rgb(picture: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     """The deployment resize: area averaging when shrinking, bilinear otherwise.
 
     Must equal edge_runtime.preprocess.resize_rgb, which a test compares.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        picture: (H, W, 3) uint8 RGB, or a clip (T, H, W, 3).
         size_hw: rows and columns of the result.
     Returns:
-        (rows, columns, 3) uint8 RGB; the picture itself when it has that size already.
+        (rows, columns, 3) uint8 RGB, or a clip of it; the picture itself when it has that size already.
     """
-    height, width = picture.shape[:2]
+    height, width = picture.shape[-3:-1]
     if (height, width) == tuple(size_hw):
         return picture
+    if picture.ndim == 4:
+        return np.stack([resize_rgb(frame, size_hw) for frame in picture])
     shrinks = size_hw[0] <= height and size_hw[1] <= width
     return cv2.resize(picture, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def centre_square(picture: np.ndarray) -> np.ndarray:
-    """The largest centred square of a picture, a view."""
-    height, width = picture.shape[:2]
+    """The largest centred square of a picture (H, W, 3) or of the frames of a clip (T, H, W, 3), a view."""
+    height, width = picture.shape[-3:-1]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+    return picture[..., top : top + side, left : left + side, :]
 
 
-def evaluation_batch(source: PictureSource, names: Sequence[str], resolution: int) -> np.ndarray:
-    """Pictures as deployment sees them: centre square, deployment resize.
+def chosen_frames(have: int, wanted: int) -> list[int]:
+    """Which frames of a clip a network of fewer frames reads: evenly, over the same time, the newest among them.
 
-    Returns:
-        (pictures, resolution, resolution, 3) uint8 RGB.
+    Must equal edge_runtime.preprocess.chosen_frames, which a test compares.
+
+    Args:
+        have: frames of the clip.
+        wanted: at most `have`.
     """
-    size = (resolution, resolution)
-    return np.stack([resize_rgb(centre_square(source.picture(n)), size) for n in names])
+    return [have - 1 - (k * have) // wanted for k in reversed(range(wanted))]
+
+
+def at_size(picture: np.ndarray, size: Size) -> np.ndarray:
+    """A picture, or a clip with fewer frames too, by the deployment resize: (side, side, 3) or (frames, h, w, 3).
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, or a clip (T, H, W, 3) of at least the wanted frames.
+        size: pixels of a square picture, or (frames, height, width).
+    """
+    if isinstance(size, int):
+        return resize_rgb(picture, (size, size))
+    if len(picture) != size[0]:
+        picture = picture[chosen_frames(len(picture), size[0])]
+    return resize_rgb(picture, (size[1], size[2]))
+
+
+def evaluation_batch(source: PictureSource, names: Sequence[str], size: Size) -> np.ndarray:
+    """Pictures or clips as deployment sees them: centre square, deployment resize.
+
+    Args:
+        size: pixels of a square picture, or (frames, height, width) of a clip.
+    Returns:
+        (pictures, side, side, 3) uint8 RGB; of clips (clips, frames, height, width, 3).
+    """
+    return np.stack([at_size(centre_square(source.picture(n)), size) for n in names])

@@ -32,14 +32,15 @@ from zoo.optimizers import set_cosine_rate
 from zoo.pictures import PictureSource, Split
 from zoo.processes import Processes
 from zoo.recipe import Recipe, RecipeError
+from zoo.sizes import input_shape, size_facts
 from zoo.slim_layers import Stats
-from zoo.slim_net import SlimNet, materialise, to_channels_last
+from zoo.slim_net import Size, SlimNet, materialise, to_channels_last
 from zoo.strangers import Strangers
 from zoo.training_log import make_folder
 
 STREAM = 3  # of random numbers, beside those of zoo.train
-Point = tuple[float, int]
-"""Width, and resolution in pixels."""
+Point = tuple[float, Size]
+"""Width, and the side of a picture in pixels or (frames, height, width) of a clip."""
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -149,7 +150,7 @@ def shared_out(model: SlimNet, points: Sequence[Point], processes: Processes) ->
 
     def cost(point: Point) -> int:
         plain = materialise(model, width=point[0], resolution=point[1])
-        return count_madds(plain, (1, 3, point[1], point[1]))
+        return count_madds(plain, input_shape(point[1]))
 
     if processes.count == 1:
         return list(points)
@@ -175,8 +176,8 @@ class _Tuner:
     ) -> None:
         self.recipe, self.source, self.strangers = recipe, source, strangers
         self.split: Split = source.splits(recipe.calib_pictures, recipe.select_pictures)["train"]
-        self.side = max(recipe.resolutions)
-        self.teacher = to_channels_last(materialise(model, width=max(recipe.widths), resolution=self.side))
+        self.largest = recipe.largest_size()
+        self.teacher = to_channels_last(materialise(model, width=max(recipe.widths), resolution=self.largest))
         self.device = next(model.parameters()).device
         self.of = weights_hash(model)
         self.nets = {point: tunable(model, point) for point in points}
@@ -232,7 +233,7 @@ class _Tuner:
         order = np.random.default_rng((recipe.seed, epoch, STREAM)).permutation(len(self.split))
         rows = order[step * recipe.point_batch_size : (step + 1) * recipe.point_batch_size]
         # epochs of zoo.train are below recipe.epochs: other crops than the weights have seen
-        draws = (self.side, recipe.point_augmentation, recipe.seed, recipe.epochs + epoch)
+        draws = (self.largest, recipe.point_augmentation, recipe.seed, recipe.epochs + epoch)
         batch = augmented_batch(self.source, [self.split.names[i] for i in rows], rows, *draws)
         labels = torch.from_numpy(self.split.labels[rows])
         if self.strangers is not None:
@@ -325,6 +326,6 @@ def tune_bank(
         if not taken:
             entries[keys[point]] = before[point]
         rows.append({
-            "width": point[0], "resolution": point[1], "select_before": was, "select_tuned": now, "taken": taken,
+            "width": point[0], **size_facts(point[1]), "select_before": was, "select_tuned": now, "taken": taken,
         })  # fmt: skip
     return rows

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.augment import AUGMENTATIONS
-from zoo.models import MODELS
+from zoo.clip_source import CLIP_KINDS
+from zoo.models import CLIP_MODELS, MODELS
 from zoo.mutual import METHODS
 from zoo.optimizers import OPTIMIZERS
+from zoo.sizes import clip_size
+from zoo.slim_net import Size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +24,7 @@ else:
     import tomli as tomllib
 
 
+MOST_FRAMES = 64
 AnyRecipe = TypeVar("AnyRecipe")
 
 
@@ -41,6 +45,13 @@ class Recipe:
     """Operating points to calibrate; training draws between the smallest and the largest."""
     resolutions: tuple[int, ...] = (64, 56, 48, 40, 32)
     """Sides in pixels; the largest is the one that labels are learned at."""
+    clips: str = ""
+    """Where clips come from, one of zoo.clip_source.CLIP_KINDS; empty: pictures."""
+    frames: tuple[int, ...] = ()
+    """Of the clips at each operating point; the largest is what labels are learned with, and fewer frames show the same
+    time in larger steps."""
+    clip_ms: int = 0
+    """How long a clip is, milliseconds: its largest number of frames times the time between them."""
     random_widths: int = 2
     width_choices: tuple[float, ...] = ()
     """Widths that the random ones are drawn from; none: uniform between the ends of `widths`."""
@@ -126,7 +137,9 @@ class Recipe:
             low, high = LIMITS.get(key.name, (-math.inf, math.inf))
             below = "" if high == math.inf else f" and below {high}"
             _check(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more{below}")
-        _check(self.model in MODELS, "model", self.model, f"one of {', '.join(sorted(MODELS))}")
+        models = CLIP_MODELS if self.clips else MODELS
+        _check(self.model in models, "model", self.model, f"one of {', '.join(sorted(models))}")
+        self._check_clips()
         _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
         _check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
         for key in ("augmentation", "point_augmentation"):
@@ -149,6 +162,17 @@ class Recipe:
         _check(teaches, "distillation", False, "true with init_teacher and ema_teacher")
         _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
         _check(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
+
+    def _check_clips(self) -> None:
+        _check(self.clips in ("", *CLIP_KINDS), "clips", self.clips, f"one of {', '.join(CLIP_KINDS)}, or empty")
+        if not self.clips:
+            _check(not self.frames and not self.clip_ms, "frames", self.frames, "empty, and no clip_ms, without clips")
+            return
+        good = bool(self.frames) and all(2 <= count <= MOST_FRAMES for count in self.frames)
+        _check(good, "frames", self.frames, f"2 to {MOST_FRAMES}, for clips")
+        _check(self.clip_ms >= 1, "clip_ms", self.clip_ms, "1 or more, for clips")
+        _check(self.strangers_per_batch == 0, "strangers_per_batch", self.strangers_per_batch, "0, for clips")
+        _check(self.teacher_resolution == 0, "teacher_resolution", self.teacher_resolution, "0, for clips")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
@@ -177,11 +201,22 @@ class Recipe:
         """Whether some widths have norms of their own, which nothing but their statistics in the bank holds."""
         return bool(self.trained_widths) and set(self.trained_widths) != set(self.widths)
 
-    def points(self) -> list[tuple[float, int]]:
-        """Every (width, resolution) to calibrate and evaluate, largest first."""
-        return [(w, r) for w in sorted(self.widths, reverse=True) for r in sorted(self.resolutions, reverse=True)]
+    def sizes(self) -> tuple[Size, ...]:
+        """Every input size, largest first: sides of pictures in pixels, or (frames, height, width) of clips."""
+        sides = sorted(self.resolutions, reverse=True)
+        if not self.clips:
+            return tuple(sides)
+        return tuple(clip_size(count, side) for count in sorted(self.frames, reverse=True) for side in sides)
 
-    def trained_points(self) -> list[tuple[float, int]]:
+    def largest_size(self) -> Size:
+        """The size that labels are learned at."""
+        return self.sizes()[0]
+
+    def points(self) -> list[tuple[float, Size]]:
+        """Every (width, size) to calibrate and evaluate, largest first."""
+        return [(width, size) for width in sorted(self.widths, reverse=True) for size in self.sizes()]
+
+    def trained_points(self) -> list[tuple[float, Size]]:
         """Those of `points` that the method trains."""
         only = max(self.widths) if self.method in ("single", "multiresolution") else None
         return [point for point in self.points() if only is None or point[0] == only]
@@ -255,6 +290,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "ema_teacher": (0, 1),
     "teacher_share": (0, 1),
     "teacher_resolution": (0, math.inf),
+    "clip_ms": (0, math.inf),
     "head_passes": (0, math.inf),
     "full_every": (1, math.inf),
     "quantization_aware_epochs": (0, math.inf),

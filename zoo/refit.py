@@ -15,6 +15,7 @@ from zoo.finish import finish, train_strangers
 from zoo.pictures import PictureSource
 from zoo.processes import Processes
 from zoo.recipe import Recipe
+from zoo.sizes import size_of
 from zoo.slim_net import SlimNet, materialise, to_channels_last
 from zoo.strangers import Strangers
 from zoo.training_log import TrainingLog, make_folder
@@ -41,7 +42,7 @@ def refit_confidence(
     share = recipe.unsure_share if unsure_share is None else unsure_share
     splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
     held_out = {name: split for name, split in splits.items() if name != "train"}
-    points = [(row["width"], row["resolution"]) for row in checkpoint.accuracy]
+    points = [(row["width"], size_of(row)) for row in checkpoint.accuracy]
     rows = evaluate_points(model, source, held_out, points, recipe.mean, recipe.std, unsure_share=share)
     if strangers is not None:
         for row in rows:
@@ -94,9 +95,9 @@ def rejected_share(model: SlimNet, recipe: Recipe, strangers: PictureSource, row
 
     Where training used strangers, these are the half that it left aside.
     """
-    plain = to_channels_last(materialise(model, width=row["width"], resolution=row["resolution"]))
+    plain = to_channels_last(materialise(model, width=row["width"], resolution=size_of(row)))
     names = Strangers(strangers, recipe.strangers_skipped).test_names if recipe.strangers_per_batch else strangers.names
-    logits = picture_logits(plain, strangers, names, row["resolution"], recipe.mean, recipe.std)
+    logits = picture_logits(plain, strangers, names, size_of(row), recipe.mean, recipe.std)
     confidence = (logits.double() / row["temperature"]).softmax(1).max(1).values
     return float((confidence < row["unsure_below"]).double().mean())
 

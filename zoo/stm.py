@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zoo.clips import change_to_next, fold, unfold
+from zoo.clips import change_to_next, clips_of, fold, frames_of_clips, unfold
 from zoo.resnet import Plan, ResNet, Site, convolution_core
 from zoo.slim_layers import Channels, SlimBatchNorm, SlimConv
 from zoo.slim_net import Size
@@ -33,7 +33,7 @@ class TemporalConvolution(nn.Module):
 
     Args:
         channels: in and out.
-        per_clip: T, frames of a clip.
+        per_clip: T, frames of a clip, where the network that runs does not say (zoo.clips.clips_of).
     Shapes: (N*T, channels, H, W) float -> the same.
     """
 
@@ -48,7 +48,7 @@ class TemporalConvolution(nn.Module):
                 self.mix.weight[start :: len(SHIFT_PERIOD), 0, tap[source]] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        clip = unfold(x, self.per_clip).transpose(1, 2)  # (N, C, T, H, W)
+        clip = unfold(x, frames_of_clips(self.per_clip)).transpose(1, 2)  # (N, C, T, H, W)
         return fold(self.mix(clip.flatten(3)).unflatten(3, clip.shape[3:]))
 
 
@@ -59,7 +59,7 @@ class ChannelMotion(nn.Module):
 
     Args:
         channels: in and out; 1/16 of them (at least one) carry the change.
-        per_clip: T, frames of a clip.
+        per_clip: T, frames of a clip, where the network that runs does not say (zoo.clips.clips_of).
         stride: 1, or 2 for 2x2 max pooling of the result (a last odd row or column is kept).
     Shapes: (N*T, channels, H, W) float -> (N*T, channels, ceil(H / stride), ceil(W / stride)).
     """
@@ -75,7 +75,7 @@ class ChannelMotion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         few = self.reduce(x)
-        return self.pool(self.expand(change_to_next(few, self.local(few), self.per_clip)))
+        return self.pool(self.expand(change_to_next(few, self.local(few), frames_of_clips(self.per_clip))))
 
 
 class MotionCore(nn.Module):
@@ -84,7 +84,7 @@ class MotionCore(nn.Module):
     Args:
         channels: in and out.
         site: where the block stands.
-        per_clip: T, frames of a clip.
+        per_clip: T, frames of a clip, where the network that runs does not say (zoo.clips.clips_of).
     Shapes: (N*T, channels, H, W) float -> (N*T, channels, ceil(H / stride), ceil(W / stride)).
     """
 
@@ -98,18 +98,18 @@ class MotionCore(nn.Module):
 
 
 class STM(ResNet):
-    """STM on ResNet-50 (Jiang et al. 2019, arXiv:1908.02486), at any width and resolution, for one number of frames.
+    """STM on ResNet-50 (Jiang et al. 2019, arXiv:1908.02486), at any width, resolution and number of frames.
 
-    The weights fit any number of frames, so a network for another number takes the same state dict; calibrated
-    normalisation statistics belong to one.
+    No weight depends on the number of frames; calibrated normalisation statistics do.
 
     Args:
         num_classes: class scores; not slimmed. 174: Something-Something.
-        frames: T of every clip, at least 2.
+        frames: T of the clips where it cannot be seen: in `forward_head` alone, and in the key of a point that is
+            named by its resolution. At least 2.
         options: of `zoo.resnet.ResNet` except the plan (depths, width_mult, small_input, in_channels, dropout).
     Shapes: clips (N, C, T, H, W) float, normalised -> logits (N, num_classes).
     Raises:
-        ValueError: fewer than two frames; when called, a clip of another shape.
+        ValueError: fewer than two frames; when called, something else than such clips.
     """
 
     def __init__(self, num_classes: int = 174, *, frames: int = 8, **options: object) -> None:
@@ -118,13 +118,20 @@ class STM(ResNet):
         super().__init__(num_classes, plan=Plan(core=partial(MotionCore, per_clip=frames)), **options)
         self.frames = frames
 
+    def forward(self, x: Tensor, width: float | None = None) -> Tensor:
+        """Class scores of clips (N, C, T, H, W) of any number of frames: (N, num_classes)."""
+        with clips_of(_require_clips(x).shape[2]):
+            return super().forward(x, width)
+
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """The output of each stage for clips (N, C, T, H, W), frames in the batch: (N*T, channels, h, w)."""
-        return super().forward_features(self._folded(x))
+        with clips_of(_require_clips(x).shape[2]):
+            return super().forward_features(fold(x))
 
     def forward_until(self, x: Tensor, stage: int) -> Tensor:
         """What clips (N, C, T, H, W) are after the first `stage` stages, frames in the batch: (N*T, channels, h, w)."""
-        return super().forward_until(self._folded(x), stage)
+        with clips_of(_require_clips(x).shape[2]):
+            return super().forward_until(fold(x), stage)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Logits of each clip (N, classes) from the last stage's frames (N*T, channels, h, w): the frames' mean."""
@@ -140,23 +147,27 @@ class STM(ResNet):
         Raises:
             ValueError: the clips have another shape.
         """
-        return self._frame_logits(self.forward_until(x, len(self.stages)))
+        with clips_of(_require_clips(x).shape[2]):
+            return self._frame_logits(self.forward_until(x, len(self.stages)))
 
     def point_key(self, width: float, resolution: Size) -> str:
-        """The key of an operating point in the norm bank; clips have `frames` frames, named or not."""
-        sides = (resolution, resolution) if isinstance(resolution, int) else resolution[-2:]
-        return super().point_key(width, (self.frames, *sides))
+        """The key of an operating point in the norm bank; clips have `frames` frames where none are named."""
+        if isinstance(resolution, int) or len(resolution) == 2:
+            sides = (resolution, resolution) if isinstance(resolution, int) else resolution
+            resolution = (self.frames, *sides)
+        return super().point_key(width, resolution)
 
     def _frame_logits(self, frames: Tensor) -> Tensor:
-        return unfold(super().forward_head(frames), self.frames)
+        return unfold(super().forward_head(frames), frames_of_clips(self.frames))
 
-    def _folded(self, clip: Tensor) -> Tensor:
-        if clip.dim() != 5 or clip.shape[2] != self.frames:
-            raise ValueError(
-                f"STM: clip is {tuple(clip.shape)}, expected (N, C, T, H, W) with T = {self.frames}; "
-                "sample that many frames or build the network with another `frames`"
-            )
-        return fold(clip)
+
+def _require_clips(x: Tensor) -> Tensor:
+    if x.dim() != 5 or x.shape[2] < 2:
+        raise ValueError(
+            f"STM: input is {tuple(x.shape)}, expected clips (N, C, T, H, W) of at least two frames; "
+            "stack the frames of a clip along axis 2"
+        )
+    return x
 
 
 VARIANTS: dict[str, Callable[..., STM]] = {"stm50_8f": partial(STM, frames=8), "stm50_16f": partial(STM, frames=16)}

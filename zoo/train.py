@@ -27,8 +27,7 @@ from zoo.calibrate import to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.finish import finish, train_strangers
 from zoo.held import HeldSubnet, Norms
-from zoo.initial import adapt_statistics, fit_head, initial_network
-from zoo.models import create
+from zoo.initial import adapt_statistics, fit_head, fresh_network, initial_network
 from zoo.multi_resolution import accumulate_multi_resolution_gradients
 from zoo.mutual import (
     STRANGER,
@@ -45,7 +44,7 @@ from zoo.quantization_aware import quantization_aware
 from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
 from zoo.slim_layers import SlimError
-from zoo.slim_net import SlimNet, to_channels_last
+from zoo.slim_net import Size, SlimNet, to_channels_last
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
 
@@ -161,10 +160,7 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.source, self.split, self.device, self.processes = recipe, source, split, device, processes
         self.strangers = train_strangers(recipe, source, split, strangers)
-        try:
-            model = create(recipe.model, num_classes=len(source.classes), **recipe.model_options)
-        except ValueError as error:
-            raise RecipeError(f"recipe: model_options: {error}") from error
+        model = fresh_network(recipe, source.classes)
         self.model: SlimNet = to_channels_last(model.to(device))
         taught = recipe.ema_teacher > 0 or recipe.init_teacher
         self.teacher: SlimNet | None = copy.deepcopy(self.model) if taught else None
@@ -226,7 +222,7 @@ class _Run:
         recipe = self.recipe
         for at in range(0, len(rows), recipe.batch_size):
             some = rows[at : at + recipe.batch_size]
-            names, largest = [self.split.names[i] for i in some], max(recipe.resolutions)
+            names, largest = [self.split.names[i] for i in some], recipe.largest_size()
             batch = augmented_batch(self.source, names, some, largest, recipe.augmentation, recipe.seed, number)
             labels = torch.from_numpy(self.split.labels[some]).to(self.device)
             yield to_tensor(batch, recipe.mean, recipe.std, self.device), labels
@@ -305,7 +301,7 @@ class _Run:
         """Pictures (N, side, side, 3) uint8 and labels (N,) int64 of one step; strangers come last."""
         recipe, share = self.recipe, slice(self.processes.rank, None, self.processes.count)
         rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size][share]
-        draws = (max(recipe.resolutions), recipe.augmentation, recipe.seed, self.epoch)
+        draws = (recipe.largest_size(), recipe.augmentation, recipe.seed, self.epoch)
         batch = augmented_batch(self.source, [self.split.names[i] for i in rows], rows, *draws)
         labels = self.split.labels[rows]
         if self.strangers is None:
@@ -321,7 +317,7 @@ class _Run:
         recipe = self.recipe
         draw = np.random.default_rng((recipe.seed, self.epoch, self.step, 1))
         subnets = draw_subnets(
-            recipe.method, recipe.drawn_widths(), recipe.resolutions, draw, recipe.random_widths, recipe.width_choices
+            recipe.method, recipe.drawn_widths(), recipe.sizes(), draw, recipe.random_widths, recipe.width_choices
         )
         return subnets if self._is_full_step() or len(subnets) == 1 else subnets[1:]
 
@@ -343,7 +339,7 @@ class _Run:
             return accumulate_multi_resolution_gradients
         if self.teacher is not None and recipe.teacher_share > 0:
             teacher = partial(self.teacher, width=max(recipe.widths))
-            resolution = recipe.teacher_resolution or max(recipe.resolutions)
+            resolution = recipe.teacher_resolution or recipe.largest_size()
             return partial(
                 accumulate_taught_gradients, teacher=teacher, teacher_resolution=resolution, share=recipe.teacher_share
             )
@@ -362,8 +358,8 @@ class _Run:
         step, total = self.epoch * self.steps_per_epoch + self.step, recipe.epochs * self.steps_per_epoch
         set_cosine_rate(self.optimizer, recipe.learning_rate, step, total, recipe.warmup_steps)
 
-        def pictures_at(resolution: int) -> Tensor:
-            return to_tensor(shrink_batch(batch, resolution), recipe.mean, recipe.std, self.device)
+        def pictures_at(size: Size) -> Tensor:
+            return to_tensor(shrink_batch(batch, size), recipe.mean, recipe.std, self.device)
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, enabled=self.amp), self._rounding():

@@ -175,18 +175,25 @@ def test_features_are_folded_frames_of_the_stated_size() -> None:
 
 
 @torch.no_grad()
-def test_a_network_for_more_frames_takes_the_same_state_dict() -> None:
-    longer = STM(CLASSES, frames=2 * FRAMES, width_mult=0.25, depths=(1, 1, 1, 1), small_input=True).eval()
-    longer.load_state_dict(calibrated(small()).state_dict())
-    longer.norm_bank.entries.clear()
-    assert longer(torch.randn(2, 3, 2 * FRAMES, SIDE, SIDE)).shape == (2, CLASSES)
+def test_the_same_network_takes_clips_of_other_lengths() -> None:
+    model, longer = small(), STM(CLASSES, frames=7, width_mult=0.25, depths=(1, 1, 1, 1), small_input=True).eval()
+    longer.load_state_dict(model.state_dict())
+    for frames in (2, 7):
+        clip = torch.randn(2, 3, frames, SIDE, SIDE)
+        torch.testing.assert_close(model(clip), longer(clip))
+        assert model.forward_frames(clip).shape == (2, frames, CLASSES)
 
 
+@torch.no_grad()
 def test_calibration_for_other_frames_is_not_used() -> None:
-    longer = STM(CLASSES, frames=2 * FRAMES, width_mult=0.25, depths=(1, 1, 1, 1), small_input=True).eval()
-    longer.load_state_dict(calibrated(small()).state_dict())
+    model = calibrated(small())
     with pytest.raises(NotCalibratedError, match="not calibrated"):
-        longer(torch.randn(1, 3, 2 * FRAMES, SIDE, SIDE), 0.5)
+        model(torch.randn(1, 3, 2 * FRAMES, SIDE, SIDE), 0.5)
+    model.norm_bank.entries |= {
+        model.point_key(0.5, (7, SIDE, SIDE)): point_statistics(model, 0.5, [torch.randn(2, 3, 7, SIDE, SIDE)])
+    }
+    assert model(torch.randn(1, 3, 7, SIDE, SIDE), 0.5).shape == (1, CLASSES)
+    assert model.point_key(0.5, SIDE) == model.point_key(0.5, (FRAMES, SIDE, SIDE))
 
 
 def calibrated(model: STM, side: int = SIDE) -> STM:
@@ -240,11 +247,11 @@ def test_training_reaches_every_parameter() -> None:
     assert [n for n, g in gradients.items() if g is None or not g.isfinite().all() or not g.abs().sum() > 0] == []
 
 
-def test_a_clip_of_another_shape_is_refused() -> None:
+def test_what_is_no_clip_is_refused() -> None:
     model = small()
-    with pytest.raises(ValueError, match=r"clip is \(1, 3, 8, 32, 32\), expected \(N, C, T, H, W\) with T = 4"):
-        model(torch.zeros(1, 3, 8, SIDE, SIDE))
-    with pytest.raises(ValueError, match="clip is"):
+    with pytest.raises(ValueError, match=r"input is \(1, 3, 1, 32, 32\), expected clips .* at least two frames"):
+        model(torch.zeros(1, 3, 1, SIDE, SIDE))
+    with pytest.raises(ValueError, match="input is"):
         model.forward_features(torch.zeros(FRAMES, 3, SIDE, SIDE))
 
 
