@@ -29,7 +29,7 @@ from converters.shared_weights import recipe_values
 from converters.verification import accuracy_of
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
-from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Preprocessing, Program, Vectors
+from edge_runtime.manifest import Manifest, OperatingPoint, Preprocessing, Program, Vectors, version_to_write
 from edge_runtime.preprocess import TensorSpec, preprocess
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo.pictures import Split
@@ -325,7 +325,7 @@ class _Family:
             splits = {n: f"{root}, {len(s)} pictures" for n, s in request.splits.items()}
             splits["all"] = f"{root}, {sum(len(s) for s in request.splits.values())} pictures, calib included"
         return Manifest(
-            SCHEMA_VERSION, request.target.stem, "classification", request.labels, request.preprocessing,
+            version_to_write(None), request.target.stem, "classification", request.labels, request.preprocessing,
             tuple(self.programs.values()), tuple(self.points.values()), {}, weights=WEIGHTS, splits=splits,
             provenance=dict(request.provenance), notes=tuple(self.notes),
         )  # fmt: skip

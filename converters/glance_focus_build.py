@@ -29,7 +29,7 @@ from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.early_exit import EarlyExitRunner, LookClock
 from edge_runtime.exit_records import EarlyExits, ExitSetting, LookParts
-from edge_runtime.manifest import SCHEMA_VERSION, Manifest, OperatingPoint, Preprocessing, Program, Vectors
+from edge_runtime.manifest import Manifest, OperatingPoint, Preprocessing, Program, Vectors, version_to_write
 from zoo.checkpoint import Checkpoint
 from zoo.focus_exits import NEVER
 from zoo.gfnet import GFNet, step_madds
@@ -317,7 +317,7 @@ class _FocusBuild:
             getattr(classifier, "memory_channels", 0), self.temperatures, tuple(self.parts), tuple(self.settings),
         )  # fmt: skip
         return Manifest(
-            SCHEMA_VERSION, self.request.target.stem, "classification", tuple(self.request.checkpoint.classes),
+            version_to_write(None), self.request.target.stem, "classification", tuple(self.request.checkpoint.classes),
             Preprocessing(tuple(recipe.mean), tuple(recipe.std)), tuple(self.programs), tuple(self.points), {},
             splits={name: self._described(name) for name in self.splits},
             provenance={**self.request.provenance, "recipe": recipe.variant or design.backbone},

@@ -41,7 +41,7 @@ def inspect(bundle: Path | None, form: str) -> None:
     rows = [
         {
             "point": p.name, "width": p.width, "size_hw": list(p.size_hw), "madds": p.madds, "accuracy": p.accuracy,
-            "latency_ms": p.latency_ms,
+            "latency_ms": p.latency_ms, **({} if p.frames is None else {"frames": p.frames}),
         }
         for p in sorted(manifest.points, key=lambda p: p.madds)
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def inspect(bundle: Path | None, form: str) -> None:
 def _point_line(row: dict[str, Any]) -> str:
     accuracy = "  ".join(f"{split} {value:.3f}" for split, value in row["accuracy"].items())
     latency = "" if row["latency_ms"] is None else f"  {row['latency_ms']:7.3f} ms"
-    size = f"{row['size_hw'][0]}x{row['size_hw'][1]}"
+    size = "x".join(map(str, [*([row["frames"]] if "frames" in row else []), *row["size_hw"]]))
     work = f"{row['madds'] / 1e6:9.2f} MMAdds"
     return f"  {row['point']:<18} width {row['width']:.2f}  {size:>9}  {work}{latency}  {accuracy}"
 

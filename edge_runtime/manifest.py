@@ -1,4 +1,4 @@
-"""The records of manifest.json, schema version 2; docs/bundle.md describes each field."""
+"""The records of manifest.json, schema version 3; docs/bundle.md describes each field."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from edge_runtime.bundle_files import FileFact
 from edge_runtime.exit_records import EarlyExits, LookParts
 from edge_runtime.preprocess import FITS, RESIZES
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)
-"""1 had no packed files and no norms in its recipes; nothing else differs."""
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
+"""1 had no packed files and no norms in its recipes; 2 had no clips. Bundles of pictures are still written as 2."""
+MOST_FRAMES, MOST_PIXELS = 64, 8192 * 8192
 TASKS = ("classification",)
 BACKENDS = ("onnxruntime", "executorch", "null")
 PRECISIONS = ("fp32", "int8")
@@ -100,6 +101,18 @@ class OperatingPoint:
     """Median on the machine that built the bundle; a first guess that the device replaces."""
     exit: str | None = None
     """Setting of `Manifest.exits` that this point runs with; its program is then the glance of a set of parts."""
+    frames: int | None = None
+    """Of the clip that it reads; None: it reads pictures."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """What preprocessing makes: (height, width), or (frames, height, width)."""
+        return self.size_hw if self.frames is None else (self.frames, *self.size_hw)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the program reads: (1, 3, height, width), or (1, 3, frames, height, width)."""
+        return (1, 3, *self.size)
 
     def __post_init__(self) -> None:
         _require(0.0 < self.width <= 1.0, f"width is {self.width}, expected 0 < width <= 1")
@@ -113,6 +126,10 @@ class OperatingPoint:
             self.latency_ms is None or 1e-6 <= self.latency_ms <= 1e9,
             f"latency_ms is {self.latency_ms}, expected 0.000001 to 1000000000",
         )
+        good = self.frames is None or 2 <= self.frames <= MOST_FRAMES
+        _require(good, f"frames is {self.frames}, expected 2 to {MOST_FRAMES}")
+        good = (self.frames or 1) * self.size_hw[0] * self.size_hw[1] <= MOST_PIXELS
+        _require(good, f"frames is {self.frames} of {self.size_hw}, expected at most {MOST_PIXELS} pixels together")
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,23 @@ class Vectors:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.tolerance <= 1.0, f"tolerance is {self.tolerance}, expected 0 < tolerance <= 1")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Networks that read several frames of a video."""
+
+    duration_ms: float
+    """A point of T frames reads frames that lie duration_ms / T apart, the last of them the newest."""
+
+    def __post_init__(self) -> None:
+        good = 1.0 <= self.duration_ms <= 600_000.0
+        _require(good, f"duration_ms is {self.duration_ms}, expected 1 to 600000")
+
+
+def version_to_write(clip: Clip | None) -> int:
+    """The lowest schema version that holds a bundle, so that older runtimes read what they can."""
+    return 2 if clip is None else SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -152,6 +186,8 @@ class Manifest:
     notes: tuple[str, ...] = ()
     exits: EarlyExits | None = None
     """A network that looks several times; None for one that runs once for each frame."""
+    clip: Clip | None = None
+    """Given where the points read clips."""
 
     @property
     def used_files(self) -> tuple[str, ...]:
@@ -184,6 +220,11 @@ class Manifest:
                     f"point {point.name!r} has width {point.width}, but the net was trained for {low} to {high}",
                 )
             self._check_exit(point, programs)
+            if (point.frames is None) != (self.clip is None):
+                has = f"frames is {point.frames}, but clip is {'missing' if self.clip is None else 'given'}"
+                raise ValueError(f"point {point.name!r}: {has}; expected both, at every point, or neither")
+        _require(self.clip is None or self.schema_version >= SCHEMA_VERSION, "clip: expected schema version 3 for it")
+        _require(self.clip is None or self.exits is None, "clip: expected no exits beside it")
 
     def _check_exit(self, point: OperatingPoint, programs: dict[str, Program]) -> None:
         if point.exit is None:

@@ -12,6 +12,7 @@ import numpy as np
 from edge_runtime.backends import Runner
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
+from edge_runtime.clip_buffer import ClipBuffer
 from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner, FoundPlace
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.frame import Frame
@@ -71,11 +72,15 @@ class Pipeline:
         self._look_where_found = look_where_found
         self._found: dict[str, FoundPlace] = {}
         """The last frame's network (by its first program) and where it found its answer; empty after any other end."""
+        facts, clip = bundle.manifest, bundle.manifest.clip
+        self._clip = None if clip is None else ClipBuffer(bundle.spec, facts.points, clip.duration_ms / 1000.0)
 
     def forget(self) -> None:
         """Another video begins: the last frame says nothing of the next."""
         self._found = {}
         self._steady.forget()
+        if self._clip is not None:
+            self._clip.forget()
 
     def warm(self) -> None:
         """Do what the first frame would pay for beside the engine: imports, and the first picture of each size."""
@@ -109,7 +114,7 @@ class Pipeline:
         decision = self.policy.choose(started_s, budget, readings, choice.resident, choice.age_ms)
         point, runner = self._points[decision.point], self.resident.runner(decision.point)
 
-        preprocess(frame.pixels, self.bundle.spec, point.size_hw, out=runner.input)
+        clip_frames = self._prepare(frame, point, runner)
         prepared_s = self._clock()
         if isinstance(runner, EarlyExitRunner):
             runner.deadline_s = begin_s + budget.deadline_ms * DEADLINE_SHARE / 1000.0
@@ -130,7 +135,15 @@ class Pipeline:
         return Result(
             frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
             budget.deadline_ms, dropped, on_time, cause, sink_ms, self._trail(runner, frame, point.size_hw),
+            clip_frames,
         )  # fmt: skip
+
+    def _prepare(self, frame: Frame, point: OperatingPoint, runner: Runner) -> int | None:
+        """Write the point's input; for clips returns how many different frames are in it."""
+        if self._clip is not None:
+            return self._clip.fill(frame, point, runner.input)
+        preprocess(frame.pixels, self.bundle.spec, point.size_hw, out=runner.input)
+        return None
 
     def _learn(self, point: OperatingPoint, runner: Runner, run_ms: float) -> None:
         """Tell the policy how long the run took, and remember where its answer was found."""

@@ -63,17 +63,19 @@ def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int], how: st
     """Change a picture's size; training calibrates with the same function and "area".
 
     Args:
-        picture: (H, W, 3) uint8 RGB; not changed.
+        picture: (H, W, 3) uint8 RGB, or the frames of a clip (T, H, W, 3); not changed.
         size_hw: rows and columns of the result.
         how: one of RESIZES.
     Returns:
-        (rows, columns, 3) uint8; the picture itself when it has that size already.
+        (rows, columns, 3) or (T, rows, columns, 3) uint8; the picture itself when it has that size already.
     """
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = picture.shape[-3:-1]
     if (height, width) == size_hw:
         return picture
+    if picture.ndim == 4:
+        return np.stack([resize_rgb(frame, size_hw, how) for frame in picture])
     if how == "cubic":
         kernel = cv2.INTER_CUBIC
         if height > 2 * size_hw[0] and width > 2 * size_hw[1]:  # bicubic alone would skip pixels
@@ -84,21 +86,55 @@ def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int], how: st
     return cv2.resize(picture, (size_hw[1], size_hw[0]), interpolation=kernel)  # type: ignore[return-value]
 
 
+def chosen_frames(have: int, wanted: int) -> list[int]:
+    """Which frames of a clip a point of fewer frames reads: evenly, over the same time, the newest among them.
+
+    Args:
+        have: frames of the clip.
+        wanted: at most `have`.
+    """
+    return [have - 1 - (k * have) // wanted for k in reversed(range(wanted))]
+
+
 def preprocess(
     pixels: npt.NDArray[np.uint8],
     spec: TensorSpec,
-    size_hw: tuple[int, int],
+    size: tuple[int, ...],
     out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Make the network's input from a picture.
+    """Make the network's input from a picture or a clip.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, or a clip (T, H, W, 3); not changed.
+        spec: fit and normalisation.
+        size: of the operating point: (rows, columns), or (frames, rows, columns) with at most T frames.
+        out: (1, 3, *size) float32 to write into; newly allocated when None.
+    Returns:
+        (1, 3, *size) float32, contiguous.
+    Raises:
+        FrameError: the picture is empty, or the clip has too few frames.
+    """
+    if out is None:
+        out = np.empty((1, 3, *size), np.float32)
+    if len(size) == 2:
+        write_normalised(fitted(pixels, spec, (size[0], size[1])), spec, out[0])
+        return out
+    if pixels.ndim != 4 or len(pixels) < size[0]:
+        raise FrameError(f"clip is {'x'.join(map(str, pixels.shape))}, expected {size[0]} frames (T, H, W, 3) or more")
+    for slot, row in enumerate(chosen_frames(len(pixels), size[0])):
+        write_normalised(fitted(pixels[row], spec, (size[1], size[2])), spec, out[0, :, slot])
+    return out
+
+
+def fitted(pixels: npt.NDArray[np.uint8], spec: TensorSpec, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A picture cut and resized for the network.
 
     Args:
         pixels: (H, W, 3) uint8 RGB; not changed.
-        spec: fit and normalisation.
-        size_hw: input size of the operating point.
-        out: (1, 3, rows, columns) float32 to write into; newly allocated when None.
+        spec: fit and kernel.
+        size_hw: rows and columns of the result.
     Returns:
-        (1, 3, rows, columns) float32, contiguous.
+        (rows, columns, 3) uint8; may be a view of the picture.
     Raises:
         FrameError: the picture is empty.
     """
@@ -108,10 +144,11 @@ def preprocess(
     if spec.fit == "crop":
         top, left, rows, columns = crop_box(height, width, size_hw, spec.crop_share)
         pixels = pixels[top : top + rows, left : left + columns]
-    small = resize_rgb(pixels, size_hw, spec.resize)
-    if out is None:
-        out = np.empty((1, 3, *size_hw), np.float32)
+    return resize_rgb(pixels, size_hw, spec.resize)
+
+
+def write_normalised(small: npt.NDArray[np.uint8], spec: TensorSpec, out: npt.NDArray[np.float32]) -> None:
+    """Normalise a fitted picture (rows, columns, 3) uint8 into `out` (3, rows, columns) float32."""
     scale, offset = spec.constants
-    np.multiply(small.transpose(2, 0, 1), scale, out=out[0])
-    np.add(out[0], offset, out=out[0])
-    return out
+    np.multiply(small.transpose(2, 0, 1), scale, out=out)
+    np.add(out, offset, out=out)

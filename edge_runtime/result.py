@@ -69,3 +69,6 @@ class Result:
     """How long whoever takes the answers held up the loop before this frame."""
     trail: LookTrail | None = None
     """Where a network that looks several times looked; None for all others."""
+    clip_frames: int | None = None
+    """How many different frames a network for clips read, fewer than its own number while a stream is young or slow;
+    None for networks that read pictures."""

@@ -45,9 +45,12 @@ class RunRecorder:
         if isinstance(policy, Controller):
             record["settings"], record["limits"] = asdict(policy.settings), policy.limits.to_dict()
         record["points"] = [
-            {"name": p.name, "width": p.width, "size_hw": p.size_hw, "accuracy": p.accuracy["select"], "madds": p.madds}
+            {
+                "name": p.name, "width": p.width, "size_hw": p.size_hw, "accuracy": p.accuracy["select"],
+                "madds": p.madds, **({} if p.frames is None else {"frames": p.frames}),
+            }
             for p in points
-        ]
+        ]  # fmt: skip
         self._file.write(record)
 
     def frame(self, result: Result, choice: Choice, observed_ms: float) -> None:

@@ -262,10 +262,10 @@ class Runtime:
         self._listeners.append(callback)
 
     def infer(self, frame: Frame | npt.NDArray[np.uint8], *, live: bool = False, dropped: int = 0) -> Result:
-        """Answer one picture.
+        """Answer one picture; a bundle of clips answers the clip that ends with it.
 
         Args:
-            frame: a Frame, or pixels (H, W, 3) uint8 RGB.
+            frame: a Frame, or pixels (H, W, 3) uint8 RGB. Of one video after the other with `forget` between them.
             live: count the frame's age against the deadline.
             dropped: frames lost before it, for the record.
         Raises:
@@ -289,6 +289,10 @@ class Runtime:
                 callback(last, result.decision)
         return result
 
+    def forget(self) -> None:
+        """Another video begins: what `infer` saw before says nothing of its frames. `stream` does it by itself."""
+        self._pipeline.forget()
+
     def stream(self, source: FrameSource) -> Iterator[Result]:
         """Answer the frames of a source, lazily, until it ends.
 
@@ -296,7 +300,7 @@ class Runtime:
             StreamBroken: the source failed; frames before that were answered.
         """
         self._sink_ms = 0.0
-        self._pipeline.forget()
+        self.forget()
         for frame in source.frames():
             result = self.infer(frame, live=source.live, dropped=source.dropped)
             given_s = self._clock()

@@ -87,13 +87,14 @@ def _largest_error(bundle: Bundle, runner: Runner, point: OperatingPoint) -> flo
     pixels = bundle.vectors.get("pixels")
     expected = bundle.vectors.get(f"logits/{point.name}")
     shape = None if pixels is None else (len(pixels), len(bundle.manifest.labels))
-    if pixels is None or expected is None or pixels.ndim != 4 or expected.shape != shape:
+    good = pixels is not None and pixels.ndim == 2 + len(point.size) and pixels.shape[1] >= (point.frames or 1)
+    if pixels is None or expected is None or not good or expected.shape != shape:
         raise BundleError(
             f"{bundle.root}: the self-test has no vectors for point {point.name!r}; make the bundle again"
         )
     worst = 0.0
     for picture, logits in zip(pixels, expected, strict=True):
-        preprocess(picture, bundle.spec, point.size_hw, out=runner.input)
+        preprocess(picture, bundle.spec, point.size, out=runner.input)
         found = runner.run()[0]
         largest = max(float(np.abs(logits).max()), 1e-6)
         worst = max(worst, float(np.nan_to_num(np.abs(found - logits), nan=np.inf).max()) / largest)

@@ -8,8 +8,10 @@ no videos may be had; and knowing how a camera moves is of use by itself.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,26 +101,55 @@ class CameraMoves(ClipSource):
         if not self._pools:
             self.splits()
         picture, _, move = name.rpartition(MOVE)
-        pool = self._pools[picture]
-        canvas = self._canvas(picture, pool, draw)
-        views = draw_views(move, self.frames, draw)
-        clip = np.stack([see(canvas, view, self.side_px) for view in views])
-        if draw.random() < PASSER_BY:
-            other = self._pictures.picture(pool[int(draw.integers(len(pool)))])
-            _pass_by(clip, other, draw)
-        light = 1.0 + draw.uniform(-LIGHT, LIGHT) * np.linspace(-0.5, 0.5, self.frames)
-        return np.clip(clip * light[:, None, None, None] + 0.5, 0, 255).astype(np.uint8)
+        pool = _Pool(self._pictures, self._pools[picture])
+        return film(self._pictures.picture(picture), pool, move, self.frames, self.side_px, draw)
 
-    def _canvas(self, name: str, pool: tuple[str, ...], draw: np.random.Generator) -> np.ndarray:
-        """A picture that fills the canvas, or four beside each other: (CANVAS, CANVAS, 3) uint8."""
-        picture = centre_square(self._pictures.picture(name))
-        if len(picture) >= WHOLE_PX or draw.random() < 0.5:
-            return resize_rgb(picture, (CANVAS, CANVAS))
-        others = [self._pictures.picture(pool[int(row)]) for row in draw.integers(0, len(pool), 3)]
-        half = CANVAS // 2
-        cells = [resize_rgb(centre_square(one), (half, half)) for one in (picture, *others)]
-        cells = [cells[row] for row in draw.permutation(4)]
-        return np.concatenate([np.concatenate(cells[:2], 1), np.concatenate(cells[2:], 1)])
+
+class _Pool(Sequence[np.ndarray]):
+    """Pictures of a source by number, decoded when they are asked for."""
+
+    def __init__(self, source: PictureSource, names: Sequence[str]) -> None:
+        self._source, self._names = source, names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: Any) -> np.ndarray:
+        return self._source.picture(self._names[row])
+
+
+def film(
+    picture: np.ndarray, others: Sequence[np.ndarray], move: str, frames: int, side_px: int, draw: np.random.Generator
+) -> np.ndarray:
+    """A clip of a camera that makes this move over a picture.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        others: such pictures, to stand beside it and to pass by.
+        move: one of MOVES.
+        frames, side_px: of the clip.
+        draw: of everything else.
+    Returns:
+        (frames, side_px, side_px, 3) uint8 RGB.
+    """
+    canvas = _canvas(picture, others, draw)
+    clip = np.stack([see(canvas, view, side_px) for view in draw_views(move, frames, draw)])
+    if draw.random() < PASSER_BY:
+        _pass_by(clip, others[int(draw.integers(len(others)))], draw)
+    light = 1.0 + draw.uniform(-LIGHT, LIGHT) * np.linspace(-0.5, 0.5, frames)
+    return np.clip(clip * light[:, None, None, None] + 0.5, 0, 255).astype(np.uint8)
+
+
+def _canvas(picture: np.ndarray, others: Sequence[np.ndarray], draw: np.random.Generator) -> np.ndarray:
+    """A picture that fills the canvas, or four beside each other: (CANVAS, CANVAS, 3) uint8."""
+    picture = centre_square(picture)
+    if len(picture) >= WHOLE_PX or draw.random() < 0.5:
+        return resize_rgb(picture, (CANVAS, CANVAS))
+    half = CANVAS // 2
+    beside = [others[int(row)] for row in draw.integers(0, len(others), 3)]
+    cells = [resize_rgb(centre_square(one), (half, half)) for one in (picture, *beside)]
+    cells = [cells[row] for row in draw.permutation(4)]
+    return np.concatenate([np.concatenate(cells[:2], 1), np.concatenate(cells[2:], 1)])
 
 
 def draw_views(move: str, frames: int, draw: np.random.Generator) -> list[View]:

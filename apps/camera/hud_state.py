@@ -37,7 +37,8 @@ class GridPoint:
     name: str
     width: float
     """Share of the channels, 0-1."""
-    size_hw: tuple[int, int]
+    size: tuple[int, ...]
+    """Height and width of its input; frames before them, where it reads clips."""
     accuracy: float | None = None
     """0-1 on the select split, where it was measured."""
     label: str = ""
@@ -93,22 +94,23 @@ def grid_points(points: Sequence[LadderPoint]) -> tuple[GridPoint, ...]:
         value = by_split.get("select", next(iter(by_split.values()), None))
         label = names[point.name] if getattr(point, "exit", None) is not None else ""
         cost_share = getattr(point, "madds", dearest) / dearest
-        size_hw = (point.size_hw[0], point.size_hw[1])
-        cells.append(GridPoint(point.name, float(point.width), size_hw, value, label, cost_share))
+        size = tuple(getattr(point, "size", point.size_hw))
+        cells.append(GridPoint(point.name, float(point.width), size, value, label, cost_share))
     return tuple(cells)
 
 
-def size_text(size_hw: tuple[int, int]) -> str:
-    """ "56" for a square, "48x64" (columns x rows, as people say screen sizes) otherwise."""
-    height, width = size_hw
-    return str(height) if height == width else f"{width}x{height}"
+def size_text(size: tuple[int, ...]) -> str:
+    """ "56" for a square, "48x64" (columns x rows, as people say screen sizes) otherwise; "8 × 56" for eight frames."""
+    height, width = size[-2:]
+    text = str(height) if height == width else f"{width}x{height}"
+    return text if len(size) == 2 else f"{size[0]} × {text}"
 
 
 def point_text(point: GridPoint | None, name: str = "") -> str:
     """A point for people: "0.75 × 56", or its name where it looks several times."""
     if point is None:
         return name
-    return point.label or f"{point.width:.2f} × {size_text(point.size_hw)}"
+    return point.label or f"{point.width:.2f} × {size_text(point.size)}"
 
 
 class HudTracker:

@@ -7,6 +7,7 @@ whichever is smaller, so that the overlay looks alike on every picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -257,15 +258,15 @@ def _draw_grid(
         return
     unit, picture = canvas.unit, canvas.picture
     widths = sorted({point.width for point in points}, reverse=True)
-    sizes = sorted({point.size_hw for point in points}, key=lambda size: (size[0] * size[1], size))
+    sizes = sorted({point.size for point in points}, key=lambda size: (math.prod(size), size))
     left, bottom = left + canvas.px(22), bottom - canvas.px(11)
     pitch_x, pitch_y = (right - left) / len(sizes), (bottom - top) / len(widths)
     gap = max(1.0, 2 * unit) if min(pitch_x, pitch_y) > 6 * unit else 0.0
     known = [point.accuracy for point in points if point.accuracy is not None]
     low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
-    cells: dict[tuple[float, tuple[int, int]], list[GridPoint]] = {}
+    cells: dict[tuple[float, tuple[int, ...]], list[GridPoint]] = {}
     for point in points:
-        cells.setdefault((point.width, point.size_hw), []).append(point)
+        cells.setdefault((point.width, point.size), []).append(point)
     for (width, size), here in cells.items():
         x, y = left + sizes.index(size) * pitch_x, top + widths.index(width) * pitch_y
         best = max((point.accuracy for point in here if point.accuracy is not None), default=None)

@@ -10,6 +10,7 @@ The same command makes the same frames.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -55,14 +56,14 @@ def make_wall(clip: Path, segments: Path, out: Path) -> str:
         SinkError: the video cannot be written.
     """
     truth = json.loads(segments.read_text(encoding="utf-8"))
-    frames = _read(clip, truth["frames"])
-    out.unlink(missing_ok=True)
+    frames = read_clip(clip, truth["frames"])
+    remove(out)
     troubles: list[str] = []
     with VideoSaver(out, truth["fps"], troubles.append) as saver:
         for frame in wall_frames(frames, [(s["first_frame"], s["last_frame"]) for s in truth["segments"]]):
             saver.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     if saver.failed:
-        out.unlink(missing_ok=True)
+        remove(out)
         raise SinkError(troubles[0].partition("; the run")[0])
     height, width = frames[0].shape[:2]
     return f"{out}: {len(frames)} frames, {width}x{height}, {out.stat().st_size / 1e6:.2f} MB"
@@ -120,7 +121,13 @@ def _middle(frame: np.ndarray) -> np.ndarray:
     return frame[:, left : left + height]
 
 
-def _read(clip: Path, count: int) -> list[np.ndarray]:
+def remove(path: Path) -> None:
+    """Take a file away if it is there; what is wrong with its place, writing will tell."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def read_clip(clip: Path, count: int) -> list[np.ndarray]:
     """All frames of the clip."""
     video = cv2.VideoCapture(str(clip))
     frames = []

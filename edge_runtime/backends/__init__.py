@@ -40,7 +40,7 @@ class Runner(Protocol):
     """One operating point, resident: its buffers are allocated and its engine is ready."""
 
     input: npt.NDArray[np.float32]
-    """(1, 3, H, W) float32; write the picture here before `run`."""
+    """(1, 3, H, W) float32, or (1, 3, T, H, W) for clips; write the picture here before `run`."""
 
     def run(self) -> npt.NDArray[np.float32]:
         """Logits (1, classes) float32; a buffer of the runner, valid until the next run."""

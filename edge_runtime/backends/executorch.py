@@ -36,7 +36,7 @@ class ExecutorchRunner:
     def __init__(self, loaded: LoadedProgram, torch: Any, method: str, point: OperatingPoint, classes: int) -> None:
         self._loaded: LoadedProgram | None = loaded
         self._method, self._name = method, point.name
-        self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
+        self.input: npt.NDArray[np.float32] = np.zeros(point.input_shape, np.float32)
         self._output = np.zeros((1, classes), np.float32)
         self._tensors: tuple[Any, ...] = (torch.from_numpy(self.input),)  # contiguous: the engine misreads the rest
 
@@ -145,7 +145,7 @@ def import_engine() -> tuple[Any, Any]:
 
 
 def _require_shapes(meta: Any, point: OperatingPoint, classes: int, where: str) -> None:
-    wanted = {"input": (1, 3, *point.size_hw), "output": (1, classes)}
+    wanted = {"input": point.input_shape, "output": (1, classes)}
     if (meta.num_inputs(), meta.num_outputs()) != (1, 1):
         raise BackendError(
             f"{where} has {meta.num_inputs()} inputs and {meta.num_outputs()} outputs, expected one of each; "

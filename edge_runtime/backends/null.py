@@ -19,7 +19,7 @@ class NullRunner:
     """Waits as long as it is told and gives scores that depend on the picture's mean colour."""
 
     def __init__(self, point: OperatingPoint, classes: int, wait: Callable[[OperatingPoint], None]) -> None:
-        self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
+        self.input: npt.NDArray[np.float32] = np.zeros(point.input_shape, np.float32)
         self._point, self._wait = point, wait
         self._scores = np.zeros((1, classes), np.float32)
 

@@ -42,7 +42,7 @@ class OrtRunner:
         point: OperatingPoint,
         classes: int,
     ) -> None:
-        self.input: npt.NDArray[np.float32] = np.zeros((1, 3, *point.size_hw), np.float32)
+        self.input: npt.NDArray[np.float32] = np.zeros(point.input_shape, np.float32)
         self._output = np.zeros((1, classes), np.float32)
         self._session, self._name = session, point.name
         self._binding = session.io_binding()

@@ -50,11 +50,12 @@ def point_profile(entry: Entry, closer: Closer, seed: int) -> PointProfile:
     """The record of one point."""
     point = entry.point
     latency = summarise(entry.blocks, seed)
+    looks, look_shares = entry.looks or (None, ())
     return PointProfile(
         point.name, entry.backend, entry.precision, entry.threads, point.width, point.size_hw, point.madds,
         dict(point.accuracy), latency, round(1000.0 / latency.mean_ms.value, 3), entry.load, entry.memory,
         closer.energy or Energy("unknown", source=INTERRUPTED), closer.operators, closer.delegation,
-        judge_blocks(entry.blocks, entry.throttled), *(entry.looks or ()),
+        judge_blocks(entry.blocks, entry.throttled), looks, look_shares, point.frames,
     )  # fmt: skip
 
 

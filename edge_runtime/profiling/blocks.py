@@ -18,7 +18,7 @@ from edge_runtime.backends import Runner
 from edge_runtime.early_exit import EarlyExitRunner
 from edge_runtime.errors import ResultError
 from edge_runtime.manifest import OperatingPoint
-from edge_runtime.preprocess import TensorSpec, preprocess
+from edge_runtime.preprocess import TensorSpec, fitted, preprocess, write_normalised
 from edge_runtime.profiling.result_records import Block, Load, Memory
 from edge_runtime.readings import Readings
 from edge_runtime.residency import OTHER_DATA_BYTES
@@ -108,7 +108,13 @@ class BlockMeter:
 
     def prepare(self, entry: Entry) -> None:
         """Write a picture where the point expects it, as the pipeline does before each run."""
-        preprocess(self._picture, self._spec, entry.point.size_hw, out=entry.runner.input)
+        point, target = entry.point, entry.runner.input
+        if point.frames is None:
+            preprocess(self._picture, self._spec, point.size_hw, out=target)
+            return
+        newest = fitted(self._picture, self._spec, point.size_hw)  # the frames before it are kept at this size
+        for slot in range(point.frames):
+            write_normalised(newest, self._spec, target[0, :, slot])
 
     def warm_up(self, entry: Entry) -> None:
         """Run until the median of the last runs is that of the runs before; sets `entry.warm_ms`."""

@@ -71,7 +71,7 @@ def trace_points(request: dict[str, Any]) -> dict[str, list[list[Any]]]:
         point = bundle.point(name)
         content = bundle.read(bundle.program(point).file)
         module = engine._load_for_executorch_from_buffer(content, enable_etdump=True)
-        inputs = (torch.zeros(1, 3, *point.size_hw),)
+        inputs = (torch.zeros(point.input_shape),)
         for _ in range(1 + TRACED_RUNS):
             module.run_method(point.method or "forward", inputs)
         with tempfile.TemporaryDirectory(prefix="edge-runtime-") as folder:

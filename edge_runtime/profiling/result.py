@@ -111,8 +111,12 @@ def save_result(result: ProfileResult, path: str | Path) -> Path:
 
 
 def result_values(result: ProfileResult) -> dict[str, Any]:
-    """The result as plain values, the way the file holds it."""
-    return dataclasses.asdict(result)
+    """The result as plain values, the way the file holds it: without a key that readers of pictures' results lack."""
+    values = dataclasses.asdict(result)
+    for point in values["points"]:
+        if point["frames"] is None:
+            del point["frames"]
+    return values
 
 
 def _read_json(path: Path) -> Any:

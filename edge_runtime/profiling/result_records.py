@@ -253,6 +253,8 @@ class PointProfile:
     """For a network with early exits: looks a picture takes in the mean. The latency is that of so many looks."""
     look_shares: tuple[float, ...] = ()
     """Share of held-out pictures that stop after each look, from the manifest."""
+    frames: int | None = None
+    """Of the clips that the point reads; None where it reads pictures."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.threads <= 1024, f"threads is {self.threads}, expected 1 to 1024")

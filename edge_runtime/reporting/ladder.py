@@ -158,7 +158,7 @@ def _labels_of(points: Sequence[PointProfile]) -> dict[str, str]:
     """Point name -> short label."""
     named = {point.name: point for point in points}
     several = len({point.precision for point in points}) > 1
-    labels = [point_label(p.width, p.size_hw, p.precision if several else "") for p in named.values()]
+    labels = [point_label(p.width, p.size_hw, p.precision if several else "", p.frames) for p in named.values()]
     return dict(zip(named, distinct_labels(list(named), labels), strict=True))
 
 

@@ -168,6 +168,6 @@ def precision_pairs(device: Device) -> list[tuple[Entry, Entry]]:
     """(fp32, int8) entries of the same width, input size and engine."""
     by_key: dict[tuple[object, ...], dict[str, Entry]] = {}
     for entry in device.ladder:
-        key = entry.point.width, entry.point.size_hw, entry.point.backend
+        key = entry.point.width, entry.point.frames, entry.point.size_hw, entry.point.backend
         by_key.setdefault(key, {})[entry.point.precision] = entry
     return [(found["fp32"], found["int8"]) for found in by_key.values() if {"fp32", "int8"} <= set(found)]

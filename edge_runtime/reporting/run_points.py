@@ -35,12 +35,15 @@ def clean_text(value: object) -> str:
     return NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value[:MAX_TEXT]) if isinstance(value, str) else ""
 
 
-def point_label(width: float | None, size_hw: Sequence[int] | None, extra: str = "") -> str:
-    """Width and input size in a few signs; empty when they are unknown."""
+def point_label(
+    width: float | None, size_hw: Sequence[int] | None, extra: str = "", frames: int | None = None
+) -> str:  # fmt: skip
+    """Width, frames of a clip and input size in a few signs; empty when they are unknown."""
     if width is None or size_hw is None:
         return ""
     height, across = size_hw
     size = f"{height}" if height == across else f"{height}x{across}"
+    size = size if frames is None else f"{frames} × {size}"
     return f"{width:.2f} × {size}{' ' if extra else ''}{extra}"
 
 
@@ -83,7 +86,8 @@ def _by_name(rows: object) -> dict[str, dict[str, Any]]:
 def _label(row: Mapping[str, Any]) -> str:
     width, size_hw = _positive(row.get("width")), row.get("size_hw")
     good = isinstance(size_hw, list) and len(size_hw) == 2 and all(type(side) is int for side in size_hw)
-    return point_label(width, size_hw if good else None)
+    frames = row.get("frames")
+    return point_label(width, size_hw if good else None, frames=frames if type(frames) is int else None)
 
 
 def _positive(value: object) -> float | None:

@@ -168,9 +168,15 @@ def with_pixels(**changes: Any) -> dict[str, Any]:
     return manifest_values(preprocessing={**manifest_values()["preprocessing"], **changes})
 
 
+def with_clip(frames: object = 8, clip: object = None, version: int = 3) -> dict[str, Any]:
+    """A bundle of clips with one point."""
+    points = [{**point_values(0.5, 16), "frames": frames}]
+    return manifest_values(schema_version=version, points=points, clip=clip or {"duration_ms": 500.0})
+
+
 FACT = {"sha256": "0" * 64, "size_bytes": 1}
 BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
-    "schema version 3": (manifest_values(schema_version=3), "schema version 3 is unknown"),
+    "schema version 4": (manifest_values(schema_version=4), "schema version 4 is unknown, this runtime reads 1 to 3"),
     "schema version as text": (manifest_values(schema_version="1"), "schema version '1' is unknown"),
     "schema version true": (manifest_values(schema_version=True), "schema version True is unknown"),
     "schema version null": (manifest_values(schema_version=None), "schema version NoneType is unknown"),
@@ -213,6 +219,21 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown fit": (with_pixels(fit="stretch"), "fit is 'stretch'"),
     "an unknown resize": (with_pixels(resize="lanczos"), "resize is 'lanczos'"),
     "crop share 0": (with_pixels(crop_share=0.0), "crop_share is 0.0"),
+    "one frame": (with_clip(1), "frames is 1, expected 2 to 64"),
+    "many frames": (with_clip(65), "frames is 65, expected 2 to 64"),
+    "frames of a picture": (with_point(frames=8), "frames is 8, but clip is missing"),
+    "a picture of a clip": (with_clip(None), "frames is None, but clip is given"),
+    "a clip of an older version": (with_clip(version=2), "clip: expected schema version 3"),
+    "a clip of no time": (with_clip(clip={"duration_ms": 0.0}), "duration_ms is 0.0, expected 1 to 600000"),
+    "a clip of a day": (with_clip(clip={"duration_ms": 9e7}), "duration_ms is 90000000.0, expected 1 to 600000"),
+    "a clip of text": (with_clip(clip={"duration_ms": "long"}), "duration_ms: expected"),
+    "a clip of terabytes": (
+        manifest_values(
+            schema_version=3, clip={"duration_ms": 500.0},
+            points=[{**point_values(0.5, 16), "frames": 64, "size_hw": [8192, 8192]}],
+        ),
+        "expected at most 67108864 pixels together",
+    ),
     "tolerance 0": (manifest_values(vectors={"file": "weights.npz", "tolerance": 0.0}), "tolerance is 0.0"),
     "divisor 0": (
         manifest_values(channel_rule={"rule": "x", "divisor": 0, "width_min": 0.5, "width_max": 1.0}), "divisor is 0"

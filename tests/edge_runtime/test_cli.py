@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "no such bundle": (["inspect", "{tmp}/absent.bundle"], 3, "not a bundle folder"),
     "a changed bundle": (["inspect", "{tmp}/changed.bundle"], 3, "'weights.npz' was altered"),
     "a name that leaves the bundle": (["inspect", "{tmp}/outside.bundle"], 3, "leaves the bundle"),
-    "another schema version": (["inspect", "{tmp}/version.bundle"], 3, "schema version 3 is unknown"),
+    "another schema version": (["inspect", "{tmp}/version.bundle"], 3, "schema version 4 is unknown"),
     "frame rate 0": (["run", "--target-fps", "0"], 2, "target is 0.0 frames per second"),
     "deadline 0": (["run", "--max-latency-ms", "0"], 2, "deadline is 0.0 ms"),
     "deadline nan": (["run", "--max-latency-ms", "nan"], 2, "deadline is nan ms"),
@@ -160,7 +160,7 @@ def test_a_mistake_is_one_sentence_and_a_code(case: str, command: Command, tmp_p
     facts = file_values(default_files())
     escaping = {**facts, "../good.bundle/weights.npz": facts["weights.npz"]}
     write_bundle(tmp_path / "outside.bundle", manifest_values(files=escaping))
-    write_bundle(tmp_path / "version.bundle", manifest_values(schema_version=3))
+    write_bundle(tmp_path / "version.bundle", manifest_values(schema_version=4))
 
     arguments, expected_code, message = MISTAKES[case]
     code, out, err = command(*(a.format(tmp=tmp_path, good=good, pictures=pictures) for a in arguments))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from zoo.camera_moves import CANVAS, DIRECTIONS, MOVES, SHAKE, CameraMoves, View, draw_views, see
+from zoo.camera_moves import CANVAS, DIRECTIONS, MOVES, SHAKE, CameraMoves, View, _canvas, draw_views, film, see
 from zoo.pictures import DataError
 
 FRAMES, SIDE = 6, 32
@@ -96,22 +96,17 @@ def test_pictures_of_one_split_never_show_in_clips_of_another(tmp_path: Path) ->
             assert clip[..., 2 - channel].max() == 0
 
 
-def test_a_large_picture_fills_the_canvas_and_small_ones_share_it(tmp_path: Path) -> None:
-    for label, side in (("large", 200), ("small", 40)):
-        (tmp_path / "train" / label).mkdir(parents=True)
-        for number in range(4):
-            level = 60 * number + 20
-            cv2.imwrite(str(tmp_path / "train" / label / f"{number}.png"), np.full((side, side, 3), level, np.uint8))
-    source = CameraMoves(tmp_path, 2, SIDE)
-    pool = source.splits(0, 0)["train"].names
-    names = {name.rpartition("#")[0] for name in pool}
-    levels = {}
-    for label in ("large", "small"):
-        name = next(n for n in sorted(names) if label in n)
-        canvases = [source._canvas(name, tuple(sorted(names)), np.random.default_rng(seed)) for seed in range(20)]
-        levels[label] = max(len(np.unique(canvas)) for canvas in canvases)
-    assert levels["large"] == 1
-    assert levels["small"] > 1
+@pytest.mark.parametrize(("side", "shown"), [(200, {1}), (40, {1, 4})])
+def test_a_large_picture_fills_the_canvas_and_small_ones_share_it(side: int, shown: set[int]) -> None:
+    picture, *others = (np.full((side, side, 3), level, np.uint8) for level in (20, 80, 140, 200))
+    found = set()
+    for seed in range(60):
+        clip = film(picture, others, "zoom out", 4, SIDE, np.random.default_rng(seed))
+        assert clip.shape == (4, SIDE, SIDE, 3)
+        found.add(len(np.unique(_canvas(picture, others, np.random.default_rng(seed)))))
+    assert shown <= found
+    assert found <= {1, 2, 3, 4}
+    assert (found == {1}) == (shown == {1})
 
 
 def test_data_without_pictures_is_refused(tmp_path: Path) -> None:
