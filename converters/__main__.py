@@ -27,9 +27,10 @@ try:
     from edge_runtime.errors import EdgeRuntimeError
     from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from zoo.gfnet_recipe import GlanceRecipe
-    from zoo.pictures import DataError, PictureSource
+    from zoo.pictures import DataError
     from zoo.recipe import Recipe, RecipeError
     from zoo.slim_layers import SlimError
+    from zoo.sources import open_source
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] in ("converters", "zoo", "edge_runtime"):
         raise
@@ -50,7 +51,7 @@ def main() -> None:
 @main.command("build")
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of a finished training.")
 @click.option(
-    "--data", type=click.Path(), required=True, help="The pictures it was trained on: verification needs them."
+    "--data", type=click.Path(), required=True, help="What it was trained on: verification needs the pictures or clips."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="NAME.bundle, a new folder.")
 @click.option("--profile", help="Device profile (name or file): engine, precision and threads from there.")
@@ -107,8 +108,10 @@ def build_command(
         "command": f"converters build --checkpoint {checkpoint.name} --data {Path(data).name} --out {out.name}",
     }
     quant = QuantSpec(reduce_range=choices.reduce_range, max_drop=max_drop)
+    held = load_checkpoint(checkpoint)
+    source = open_source(Recipe.from_dict(held.recipe), data)
     request = BuildRequest(
-        load_checkpoint(checkpoint), PictureSource(data), out, out.stem, choices.precisions, quant, choices.threads,
+        held, source, out, out.stem, choices.precisions, quant, choices.threads,
         force, provenance, choices.backends, min_delegated,
         drop_dominated=choices.drop_dominated, max_points=choices.max_points, table_step=table_step,
     )  # fmt: skip

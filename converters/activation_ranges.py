@@ -1,8 +1,8 @@
-"""Ranges of activations for int8: from real pictures at the point's resolution, clipped where the error is least."""
+"""Ranges of activations for int8: from real pictures at the point's size, clipped where the error is least."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ def collect_samples(
     proto: onnx.ModelProto,
     tensors: dict[str, np.ndarray],
     names: Sequence[str],
-    inputs: Sequence[npt.NDArray[np.float32]],
+    inputs: Iterable[npt.NDArray[np.float32]],
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Values that the named tensors take.
 
@@ -36,7 +36,7 @@ def collect_samples(
         proto: the float graph with external weights.
         tensors: the point's weights.
         names: tensors of the graph, the input among them if wanted.
-        inputs: (1, 3, H, W) float32 each.
+        inputs: (1, 3, H, W) or (1, 3, T, H, W) float32 each; read once.
     Returns:
         name -> values (samples,) float32: a random part of each picture's, always with its smallest and largest.
     """

@@ -30,18 +30,20 @@ from converters.point_choice import choose_points
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
 from converters.shared_weights import full_store, recipe_values
-from converters.subnets import Subnet, channel_divisor, convert_width, table_key
+from converters.subnets import Subnet, channel_rule, clip_of, convert_width, float_point, size_of_point, table_key
 from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
-from edge_runtime.manifest import SCHEMA_VERSION, ChannelRule, Manifest, OperatingPoint, Preprocessing, Program, Vectors
+from edge_runtime.manifest import Manifest, OperatingPoint, Preprocessing, Program, Vectors, version_to_write
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet, materialise
 from zoo.checkpoint import Checkpoint
-from zoo.madds import count_madds
+from zoo.clip_source import ClipSource
 from zoo.pictures import PictureSource, Split
 from zoo.recipe import Recipe
+from zoo.sizes import size_of
+from zoo.slim_net import Size
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz.z", "vectors/selftest.npz"
 MEASURED_SPLITS = ("select", "test")
@@ -54,7 +56,8 @@ class BuildRequest:
     """What to build from what."""
 
     checkpoint: Checkpoint
-    source: PictureSource
+    source: PictureSource | ClipSource
+    """What the checkpoint's recipe was trained on; of a network for clips they stand where pictures are named below."""
     target: Path
     name: str
     precisions: tuple[str, ...] = ("fp32",)
@@ -75,9 +78,9 @@ class BuildRequest:
 
 
 def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Path, list[PointCheck]]:
-    """Make a bundle: a point per (width, resolution, precision, engine).
+    """Make a bundle: a point per (width, size, precision, engine).
 
-    For onnxruntime one graph per width and precision; for ExecuTorch one program per precision, a method per point.
+    For onnxruntime a graph per width, frames and precision; for ExecuTorch a program per precision, a method per point.
 
     Args:
         request: the checkpoint, pictures and target.
@@ -191,7 +194,7 @@ class _Build:
         return ExecutorchJob(
             self.subnets, precisions, request.quant,
             lambda subnet, accuracy: self.quantized.get(subnet.name) or self._quantize_exactly(subnet, accuracy),
-            lambda found, resolution: point_tensors(found, self.store.arrays, self.tables, resolution),
+            lambda found, size: point_tensors(found, self.store.arrays, self.tables, size),
             {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
             self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
             self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
@@ -199,19 +202,14 @@ class _Build:
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
-        converted = convert_width(self.model, width, self.recipe.resolutions, self.store, self.request.table_step)
+        converted = convert_width(self.model, width, self.recipe.sizes(), self.store, self.request.table_step)
         for subnet in converted:
             names = {t.name for t in subnet.recipe.tensors}
             self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
             self.tables.update(subnet.tables)
-            for resolution, plain in subnet.by_resolution.items():
-                key, size = table_key(width, resolution), (resolution, resolution)
-                madds = count_madds(plain, (1, 3, resolution, resolution))
-                self.points.append(
-                    OperatingPoint(f"{key}-fp32", f"{subnet.name}-fp32", width, size, madds, {"select": 0.0}, table=key)
-                )
+            self.points += [float_point(subnet, size) for size in subnet.by_size]
         self.subnets += converted
-        graphs = "" if len(converted) == 1 else f" as {len(converted)} graphs, one for each resolution"
+        graphs = "" if len(converted) == 1 else f" as {len(converted)} graphs, {', '.join(s.name for s in converted)},"
         self.report(
             f"exported width {width:.2f}{graphs} in {time.monotonic() - started:.0f} s: "
             f"{len(converted[0].pairs)} norms folded"
@@ -237,15 +235,15 @@ class _Build:
         """With these programs and points, or with all so far."""
         request, recipe = self.request, self.recipe
         onnx = "onnxruntime" in request.backends
-        splits = {n: f"{request.source.root.name}, {len(self.splits[n])} pictures" for n in self._measured()}
+        clip, what = clip_of(recipe), "clips" if recipe.clips else "pictures"
+        splits = {n: f"{request.source.root.name}, {len(self.splits[n])} {what}" for n in self._measured()}
         return Manifest(
-            SCHEMA_VERSION, request.name, "classification", tuple(request.checkpoint.classes),
+            version_to_write(clip), request.name, "classification", tuple(request.checkpoint.classes),
             self._preprocessing(), tuple(self.programs if programs is None else programs),
             tuple(self.points if points is None else points), {},
-            channel_rule=ChannelRule(
-                "make_divisible", channel_divisor(self.model), min(recipe.widths), max(recipe.widths)
-            ),
-            weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, notes=tuple(self.notes),
+            channel_rule=channel_rule(self.model, recipe),
+            weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, clip=clip,
+            notes=tuple(self.notes),
             provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
         )  # fmt: skip
 
@@ -268,9 +266,9 @@ class _Build:
         pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
         labels = {name: self.splits[name].labels for name in self._measured()}
         backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
-        references = {table_key(s.width, r): plain for s in self.subnets for r, plain in s.by_resolution.items()}
+        references = {table_key(s.width, size): plain for s in self.subnets for size, plain in s.by_size.items()}
         for index, point in enumerate(self.points):
-            reference = torch_logits(references[str(point.table)], bundle, point.size_hw, pictures)
+            reference = torch_logits(references[str(point.table)], bundle, point.size, pictures)
             check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), labels)
             require_parity(check)
             self._accept(check)
@@ -279,9 +277,9 @@ class _Build:
 
     def _check_rounding(self, bundle: Bundle, point: OperatingPoint, check: PointCheck) -> None:
         """The point's accuracy with the stored statistics against that with the checkpoint's."""
-        exact = materialise(self.model, width=point.width, resolution=point.size_hw[0])
+        exact = materialise(self.model, width=point.width, resolution=size_of_point(point))
         select = self.splits["select"]
-        logits = torch_logits(exact, bundle, point.size_hw, self._pictures(select))
+        logits = torch_logits(exact, bundle, point.size, self._pictures(select))
         require_fine_steps(
             point.name, accuracy_of(logits, select.labels), check.accuracy["select"], len(select),
             self.request.table_step,
@@ -296,8 +294,8 @@ class _Build:
 
     def _calibrated(self, point: OperatingPoint) -> OperatingPoint:
         """The point with the checkpoint's confidence calibration."""
-        key = (point.width, point.size_hw[0])
-        row = next((r for r in self.request.checkpoint.accuracy if (r["width"], r["resolution"]) == key), {})
+        key = (point.width, size_of_point(point))
+        row = next((r for r in self.request.checkpoint.accuracy if (r["width"], size_of(r)) == key), {})
         return replace(
             point, temperature=float(row.get("temperature", 1.0)), unsure_below=float(row.get("unsure_below", 0.0))
         )  # fmt: skip
@@ -306,16 +304,16 @@ class _Build:
         """Add the int8 points of a width that lose no more than the spec allows."""
         select = self._pictures(self.splits["select"])
         labels = self.splits["select"].labels
-        floats = {int(p.size_hw[0]): p for p in self.points if p.program == f"{subnet.name}-fp32"}
+        floats = {size_of_point(p): p for p in self.points if p.program == f"{subnet.name}-fp32"}
 
-        def drops_of(found: Int8Subnet) -> dict[int, float]:
+        def drops_of(found: Int8Subnet) -> dict[Size, float]:
             self._stage(found, floats)
             bundle = self._open()
             backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
             drops = {}
-            for resolution, point in floats.items():
+            for size, point in floats.items():
                 logits = engine_logits(backend, bundle, bundle.point(int8_name(point)), select)
-                drops[resolution] = point.accuracy["select"] - accuracy_of(logits, labels)
+                drops[size] = point.accuracy["select"] - accuracy_of(logits, labels)
             return drops
 
         chosen, drops = self._gate(subnet, drops_of)
@@ -325,19 +323,19 @@ class _Build:
             self.notes.append(f"{subnet.name} int8: {', '.join(chosen.spec.float_layers)} stay float")
         self._check_int8(floats, drops)
 
-    def _quantize_exactly(self, subnet: Subnet, accuracy: dict[int, float]) -> Int8Subnet:
+    def _quantize_exactly(self, subnet: Subnet, accuracy: dict[Size, float]) -> Int8Subnet:
         """A width for ExecuTorch alone; its answers are computed in float, since this processor may saturate."""
         labels, spec = self.splits["select"].labels, self._tensor_spec()
         pictures = self._pictures(self.splits["select"])
 
-        def drops(found: Int8Subnet) -> dict[int, float]:
+        def drops(found: Int8Subnet) -> dict[Size, float]:
             return exact_drops(found, accuracy, self.store.arrays, self.tables, pictures, labels, spec)
 
         return self._gate(subnet, drops)[0]
 
     def _gate(
-        self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[int, float]]
-    ) -> tuple[Int8Subnet, dict[int, float]]:
+        self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[Size, float]]
+    ) -> tuple[Int8Subnet, dict[Size, float]]:
         """The width in int8, with as many float layers as the allowed loss needs."""
         calibration, spec = self._pictures(self.splits["calib"]), self._tensor_spec()
         gammas = subnet.gammas(self.model)
@@ -345,15 +343,15 @@ class _Build:
         def quantize(quant: QuantSpec) -> Int8Subnet:
             return quantize_width(subnet, self.store.arrays, self.tables, gammas, calibration, spec, quant)
 
-        def float_layers_of(quant: QuantSpec, resolution: int, count: int) -> QuantSpec:
-            return with_float_layers(subnet, resolution, quant, count, calibration, spec)
+        def float_layers_of(quant: QuantSpec, size: Size, count: int) -> QuantSpec:
+            return with_float_layers(subnet, size, quant, count, calibration, spec)
 
         return quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
 
     def _tensor_spec(self) -> TensorSpec:
         return TensorSpec.from_facts(self._preprocessing())
 
-    def _stage(self, found: Int8Subnet, floats: dict[int, OperatingPoint]) -> None:
+    def _stage(self, found: Int8Subnet, floats: dict[Size, OperatingPoint]) -> None:
         """Write a quantized width and list its points, replacing an earlier attempt."""
         graph = externalise(found.graph.proto, external_names(found.graph.recipe))
         self._add_program(found.subnet, "int8", graph, found.graph.recipe)
@@ -364,17 +362,17 @@ class _Build:
         self.points += [replace(p, name=int8_name(p), program=program) for p in floats.values()]
         self._write_arrays()
 
-    def _check_int8(self, floats: dict[int, OperatingPoint], drops: dict[int, float]) -> None:
+    def _check_int8(self, floats: dict[Size, OperatingPoint], drops: dict[Size, float]) -> None:
         """Measure the int8 points on every split; leave out those that lose too much, and say so."""
         bundle = self._open()
         backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
         pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
         labels = {name: self.splits[name].labels for name in self._measured()}
-        for resolution, point in floats.items():
+        for size, point in floats.items():
             name = int8_name(point)
             index = next(i for i, p in enumerate(self.points) if p.name == name)
-            if drops[resolution] > self.request.quant.max_drop:
-                self.notes.append(f"{name} is left out: it loses {drops[resolution]:.2%} on select")
+            if drops[size] > self.request.quant.max_drop:
+                self.notes.append(f"{name} is left out: it loses {drops[size]:.2%} on select")
                 self.report(self.notes[-1])
                 del self.points[index]
                 continue

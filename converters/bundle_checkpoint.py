@@ -7,7 +7,7 @@ quantizing them again with the same number of bits gives the same integers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 
 from converters.errors import ConversionError
+from converters.subnets import size_of_point
 from edge_runtime.bundle import Bundle
+from edge_runtime.manifest import Manifest, OperatingPoint
 from edge_runtime.norm_tables import NormTables, statistics
 from edge_runtime.tensor_recipe import read_recipe
 from zoo.checkpoint import Checkpoint
 from zoo.models import create
 from zoo.recipe import Recipe
+from zoo.sizes import input_shape, size_facts
 from zoo.slim_layers import Stats
-from zoo.slim_net import SlimNet
+from zoo.slim_net import Size, SlimNet
 
 INT8, SCALE = "/int8", "/int8_scale"
 
@@ -33,9 +36,10 @@ def checkpoint_from_bundle(bundle: Bundle, recipe: Recipe) -> Checkpoint:
 
     Args:
         bundle: with shared weights.
-        recipe: names the network and its options; its widths and resolutions become the bundle's.
+        recipe: names the network and its options; its widths and resolutions (and frames) become the bundle's.
     Raises:
-        ConversionError: the bundle has no shared weights or statistics, or they are of another network.
+        ConversionError: the bundle has no shared weights or statistics, they are of another network, or one of the
+            two is of clips and the other of pictures.
     """
     manifest = bundle.manifest
     if not bundle.weights or manifest.exits is not None:
@@ -43,11 +47,12 @@ def checkpoint_from_bundle(bundle: Bundle, recipe: Recipe) -> Checkpoint:
             f"{bundle.root}: it holds no shared weights of one network; only what `converters build` made of a "
             "checkpoint for onnxruntime can be turned back"
         )
+    _require_same_input(bundle, recipe)
     net = create(recipe.model, num_classes=len(manifest.labels), **recipe.model_options)
     gammas = _gammas(bundle)
     weights = {name: _tensor(bundle, name, like, gammas) for name, like in net.named_parameters()}
     net.load_state_dict({**net.state_dict(), **weights})
-    points: dict[tuple[float, int], dict[str, Any]] = {}
+    points: dict[tuple[float, Size], dict[str, Any]] = {}
     for program in manifest.programs:
         if program.tensors is None:
             continue
@@ -55,19 +60,22 @@ def checkpoint_from_bundle(bundle: Bundle, recipe: Recipe) -> Checkpoint:
         for point in (p for p in manifest.points if p.program == program.name and p.table is not None):
             if norms is None:
                 raise ConversionError(f"{bundle.root}: {program.name} has no statistics of normalisation to take")
-            side = point.size_hw[0]
-            net.norm_bank.entries[net.point_key(point.width, side)] = _entry(
-                net, norms, bundle.tables, str(point.table)
-            )
-            points.setdefault((point.width, side), _row(point.width, side, point))
+            size = size_of_point(point)
+            entry = _entry(net, norms, bundle.tables, str(point.table))
+            net.norm_bank.entries[net.point_key(point.width, size)] = entry
+            points.setdefault((point.width, size), _row(size, point))
     _set_running(net, net.norm_bank.entries[net.point_key(*max(points))])
-    spec = manifest.preprocessing
-    values = recipe.to_dict() | {
-        "widths": sorted({width for width, _ in points}),
-        "resolutions": sorted({side for _, side in points}, reverse=True),
-        "mean": list(spec.mean), "std": list(spec.std),
-    }  # fmt: skip
+    values = _recipe_values(manifest, recipe, list(points))
     return Checkpoint(net.state_dict(), values, list(manifest.labels), accuracy=list(points.values()))
+
+
+def _require_same_input(bundle: Bundle, recipe: Recipe) -> None:
+    kinds = ["clips" if found else "pictures" for found in (bundle.manifest.clip is not None, recipe.clips)]
+    if kinds[0] != kinds[1]:
+        raise ConversionError(
+            f"{bundle.root}: it reads {kinds[0]}, and the recipe is of {kinds[1]}; give the recipe that it was trained "
+            "with"
+        )
 
 
 def _gammas(bundle: Bundle) -> dict[str, str]:
@@ -126,9 +134,23 @@ def _set_running(net: SlimNet, entry: Mapping[str, Stats]) -> None:
             norm.running_var.copy_(variance)
 
 
-def _row(width: float, side: int, point: Any) -> dict[str, Any]:
+def _recipe_values(manifest: Manifest, recipe: Recipe, points: Sequence[tuple[float, Size]]) -> dict[str, Any]:
+    """The recipe with what the bundle says of its operating points and of preprocessing."""
+    spec, sizes = manifest.preprocessing, [size for _, size in points]
+    values = recipe.to_dict() | {
+        "widths": sorted({width for width, _ in points}),
+        "resolutions": sorted({input_shape(size)[-1] for size in sizes}, reverse=True),
+        "mean": list(spec.mean), "std": list(spec.std),
+    }  # fmt: skip
+    if manifest.clip is not None:
+        values["frames"] = sorted({size[0] for size in sizes if not isinstance(size, int)}, reverse=True)
+        values["clip_ms"] = round(manifest.clip.duration_ms)
+    return values
+
+
+def _row(size: Size, point: OperatingPoint) -> dict[str, Any]:
     """What the checkpoint says of a point; accuracy is the bundle's own."""
-    row = {"width": width, "resolution": side, "madds": point.madds}
+    row: dict[str, Any] = {"width": point.width, **size_facts(size), "madds": point.madds}
     row |= {f"{split}_accuracy": value for split, value in (point.accuracy or {}).items()}
     if point.temperature is not None:
         row["temperature"] = point.temperature

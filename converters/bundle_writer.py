@@ -76,7 +76,7 @@ class BundleWriter:
     def open(self, manifest: Manifest) -> Bundle:
         """Write the manifest with the hashes of all files so far, and load the bundle as a device would."""
         complete = dataclasses.replace(manifest, files=file_facts(self.root))
-        text = json.dumps(dataclasses.asdict(complete), indent=1, allow_nan=False)
+        text = json.dumps(_values(complete), indent=1, allow_nan=False)
         (self.root / MANIFEST).write_text(text + "\n", encoding="utf-8")
         return Bundle.load(self.root)
 
@@ -90,3 +90,13 @@ class BundleWriter:
         os.replace(self.root, self.target)
         shutil.rmtree(old, ignore_errors=True)
         return self.target
+
+
+def _values(manifest: Manifest) -> dict[str, Any]:
+    """As plain values; without clips also without their fields, which readers of version 2 do not know."""
+    values = dataclasses.asdict(manifest)
+    if manifest.clip is None:
+        del values["clip"]
+        for point in values["points"]:
+            del point["frames"]
+    return values

@@ -1,7 +1,7 @@
-"""Lower points to one ExecuTorch program for XNNPACK: a method for each (width, resolution).
+"""Lower points to one ExecuTorch program for XNNPACK: a method for each (width, size).
 
 Not one method with dynamic height and width per width: the statistics of batch normalisation belong to a (width,
-resolution) and are folded into the convolutions, so each point has constants of its own. Fixed shapes also let the
+size) and are folded into the convolutions, so each point has constants of its own. Fixed shapes also let the
 memory of a method be planned exactly.
 """
 
@@ -23,6 +23,9 @@ import torch
 from converters.delegation import MIN_DELEGATED, Delegation, delegation_of, require_delegated
 from converters.errors import ConversionError
 from converters.executorch_cache import FORMAT, LoweredCache
+from converters.subnets import table_key
+from zoo.sizes import input_shape, size_text
+from zoo.slim_net import Size
 
 Report = Callable[[str], None]
 
@@ -39,24 +42,24 @@ class Lowered:
     seconds: float
 
 
-def method_name(width: float, resolution: int) -> str:
-    """Name of a point's method: w0_50_r048."""
-    return f"w{width:.2f}_r{resolution:03d}".replace(".", "_")
+def method_name(width: float, size: Size) -> str:
+    """Name of a point's method: w0_50_r048, of clips w0_50_f08_r048."""
+    return table_key(width, size).replace(".", "_").replace("-", "_")
 
 
-def export_point(module: Any, resolution: int) -> Any:
-    """The point as torch.export.ExportedProgram, for one picture (1, 3, resolution, resolution).
+def export_point(module: Any, size: Size) -> Any:
+    """The point as torch.export.ExportedProgram, for one picture or clip of this size.
 
     Raises:
         ConversionError: torch cannot export the network.
     """
-    example = torch.zeros(1, 3, resolution, resolution)
+    example = torch.zeros(input_shape(size))
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, (example,))
     except Exception as error:  # the exporter raises many kinds; the first line says which operator
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"{type(module).__name__} at {resolution} px cannot be exported: {first}") from error
+        raise ConversionError(f"{type(module).__name__} at {size_text(size)} cannot be exported: {first}") from error
 
 
 def lower(

@@ -1,4 +1,4 @@
-"""Quantize one width after training: graph, integers, ranges at each resolution, and which layers stay float."""
+"""Quantize one width after training: graph, integers, ranges at each input size, and which layers stay float."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from converters.verification import accuracy_of
 from edge_runtime.manifest import OperatingPoint
 from edge_runtime.preprocess import TensorSpec, preprocess
 from edge_runtime.tensor_recipe import build_tensors
+from zoo.sizes import input_shape, size_text
+from zoo.slim_net import Size
 
 SENSITIVITY_PICTURES = 64
 Tables = dict[str, np.ndarray]
@@ -51,17 +53,17 @@ def quantize_width(
         floats: stored float tensors.
         tables: scales and shifts of every point.
         gammas: stored weight -> gamma of its norm.
-        pictures: calibration pictures (H, W, 3) uint8 RGB, never those that accuracy is measured on.
+        pictures: for calibration, (H, W, 3) or clips (T, H, W, 3) uint8 RGB; never those that accuracy is measured on.
         tensor_spec: preprocessing.
     """
     graph = make_int8_graph(subnet.template, subnet.recipe, spec)
     names = {t.name for t in subnet.recipe.tensors}
     proto = type(subnet.template).FromString(externalise(subnet.template, names))
     found: Tables = {}
-    for resolution in subnet.by_resolution:
-        key = table_key(subnet.width, resolution)
+    for size in subnet.by_size:
+        key = table_key(subnet.width, size)
         tensors = build_tensors(subnet.recipe, floats, tables, key)
-        inputs = [preprocess(p, tensor_spec, (resolution, resolution)) for p in pictures[: spec.calib_pictures]]
+        inputs = (preprocess(p, tensor_spec, input_shape(size)[2:]) for p in pictures[: spec.calib_pictures])
         samples = collect_samples(proto, tensors, graph.activations, inputs)
         ranges = best_ranges(proto, graph.activations, samples)
         found[f"{key}/activation_scale"] = np.array([r.scale for r in ranges], np.float32)
@@ -70,21 +72,21 @@ def quantize_width(
 
 
 def point_tensors(
-    found: Int8Subnet, floats: Mapping[str, np.ndarray], tables: Mapping[str, np.ndarray], resolution: int
+    found: Int8Subnet, floats: Mapping[str, np.ndarray], tables: Mapping[str, np.ndarray], size: Size
 ) -> Tables:
     """The tensors of one point by initializer name, made as a device makes them."""
-    key = table_key(found.subnet.width, resolution)
+    key = table_key(found.subnet.width, size)
     return build_tensors(found.graph.recipe, {**floats, **found.stored}, {**tables, **found.tables}, key)
 
 
 def exact_logits(
-    found: Int8Subnet, tensors: Tables, resolution: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
+    found: Int8Subnet, tensors: Tables, size: Size, pictures: list[np.ndarray], tensor_spec: TensorSpec
 ) -> npt.NDArray[np.float32]:
     """What an engine whose sums do not saturate computes: the graph with its rounding, but float arithmetic.
 
     Args:
-        tensors: of this resolution, from point_tensors.
-        pictures: (H, W, 3) uint8 RGB each.
+        tensors: of this size, from point_tensors.
+        pictures: (H, W, 3) or, for clips, (T, H, W, 3) uint8 RGB each.
     Returns:
         (pictures, classes).
     """
@@ -98,8 +100,8 @@ def exact_logits(
     )  # fmt: skip
     graph = externalise(found.graph.proto, external_names(found.graph.recipe))
     session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
-    name, size = session.get_inputs()[0].name, (resolution, resolution)
-    return np.concatenate([session.run(None, {name: preprocess(p, tensor_spec, size)})[0] for p in pictures])
+    name, sides = session.get_inputs()[0].name, input_shape(size)[2:]
+    return np.concatenate([session.run(None, {name: preprocess(p, tensor_spec, sides)})[0] for p in pictures])
 
 
 def int8_name(point: OperatingPoint) -> str:
@@ -109,49 +111,49 @@ def int8_name(point: OperatingPoint) -> str:
 
 def exact_drops(
     found: Int8Subnet,
-    accuracy: Mapping[int, float],
+    accuracy: Mapping[Size, float],
     floats: Mapping[str, np.ndarray],
     tables: Mapping[str, np.ndarray],
     pictures: list[np.ndarray],
     labels: np.ndarray,
     tensor_spec: TensorSpec,
-) -> dict[int, float]:
-    """Resolution -> accuracy (0-1) that int8 loses, by `exact_logits`.
+) -> dict[Size, float]:
+    """Size -> accuracy (0-1) that int8 loses, by `exact_logits`.
 
     Args:
-        accuracy: resolution -> of the float point.
+        accuracy: size -> of the float point.
         labels: (pictures,) int64.
     """
     drops = {}
-    for resolution, share in accuracy.items():
-        tensors = point_tensors(found, floats, tables, resolution)
-        drops[resolution] = share - accuracy_of(exact_logits(found, tensors, resolution, pictures, tensor_spec), labels)
+    for size, share in accuracy.items():
+        tensors = point_tensors(found, floats, tables, size)
+        drops[size] = share - accuracy_of(exact_logits(found, tensors, size, pictures, tensor_spec), labels)
     return drops
 
 
 def with_float_layers(
-    subnet: Subnet, resolution: int, spec: QuantSpec, count: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
+    subnet: Subnet, size: Size, spec: QuantSpec, count: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
 ) -> QuantSpec:
     """The spec with the `count` most sensitive layers of a point left float."""
-    size = (resolution, resolution)
-    batch = np.concatenate([preprocess(p, tensor_spec, size) for p in pictures[:SENSITIVITY_PICTURES]])
-    ranked = rank_layers(subnet.folded(resolution), torch.from_numpy(batch), spec.largest)
+    sides = input_shape(size)[2:]
+    batch = np.concatenate([preprocess(p, tensor_spec, sides) for p in pictures[:SENSITIVITY_PICTURES]])
+    ranked = rank_layers(subnet.folded(size), torch.from_numpy(batch), spec.largest)
     return replace(spec, float_layers=tuple(name for name, _ in ranked[:count]))
 
 
 def quantize_with_gate(
     quantize: Callable[[QuantSpec], Int8Subnet],
-    drops_of: Callable[[Int8Subnet], dict[int, float]],
-    float_layers_of: Callable[[QuantSpec, int, int], QuantSpec],
+    drops_of: Callable[[Int8Subnet], dict[Size, float]],
+    float_layers_of: Callable[[QuantSpec, Size, int], QuantSpec],
     spec: QuantSpec,
     report: Callable[[str], None],
-) -> tuple[Int8Subnet, dict[int, float]]:
+) -> tuple[Int8Subnet, dict[Size, float]]:
     """Quantize, measure, and leave sensitive layers float until no point loses too much or the allowance is used up.
 
     Args:
         quantize: makes the width by a spec.
-        drops_of: resolution -> accuracy lost on select against fp32.
-        float_layers_of: (spec, resolution, count) -> spec with that many float layers.
+        drops_of: size -> accuracy lost on select against fp32.
+        float_layers_of: (spec, size, count) -> spec with that many float layers.
     Returns:
         the best attempt and its drops; points that still lose too much are for the caller to leave out.
     """
@@ -164,7 +166,7 @@ def quantize_with_gate(
         attempt = quantize(float_layers_of(spec, worst, count))
         attempt_drops = drops_of(attempt)
         report(
-            f"{best.subnet.name} int8: a drop of {drops[worst]:.2%} at {worst} px is too much; with "
+            f"{best.subnet.name} int8: a drop of {drops[worst]:.2%} at {size_text(worst)} is too much; with "
             f"{', '.join(attempt.spec.float_layers)} in float the largest is {max(attempt_drops.values()):.2%}"
         )
         if max(attempt_drops.values()) < max(drops.values()):

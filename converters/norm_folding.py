@@ -29,7 +29,7 @@ def find_norm_pairs(model: nn.Module, picture: Tensor) -> list[NormPair]:
 
     Args:
         model: a plain module in eval mode.
-        picture: an input (1, 3, H, W).
+        picture: an input (1, 3, H, W) or (1, 3, T, H, W).
     """
     producers: dict[int, str] = {}
     pairs: list[NormPair] = []

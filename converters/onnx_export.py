@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from converters.errors import ConversionError
+from zoo.sizes import input_shape, size_text
+from zoo.slim_net import Size
 
 OPSET = 20
 MAX_SIDE = 2048
@@ -20,7 +22,7 @@ MAX_SIDE = 2048
 
 def export_onnx(
     model: nn.Module,
-    resolution: int,
+    size: Size,
     input_name: str = "image",
     output_name: str = "logits",
     free_sides: bool = True,
@@ -29,15 +31,17 @@ def export_onnx(
 
     Args:
         model: a plain module in eval mode.
-        resolution: side of the example picture in pixels.
-        free_sides: leave height and width open; False gives a graph for this resolution alone, sooner.
+        size: of the example: side of a picture in pixels, or (frames, height, width) of a clip.
+        free_sides: leave height and width open; False gives a graph for this size alone, sooner.
     Returns:
-        the model with inputs (1, 3, height, width) float32; height and width are free.
+        the model with inputs (1, 3, height, width) or (1, 3, frames, height, width) float32; height and width are
+        free.
     Raises:
         ConversionError: the exporter refuses the network.
     """
-    sides = {2: torch.export.Dim("height", min=8, max=MAX_SIDE), 3: torch.export.Dim("width", min=8, max=MAX_SIDE)}
-    example = torch.zeros(1, 3, resolution, resolution)
+    example = torch.zeros(input_shape(size))
+    names = {example.dim() - 2: "height", example.dim() - 1: "width"}
+    sides = {axis: torch.export.Dim(name, min=8, max=MAX_SIDE) for axis, name in names.items()}
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -47,10 +51,10 @@ def export_onnx(
     except Exception as error:  # the exporter raises many kinds; the first line says which operator
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConversionError(
-            f"{type(model).__name__} at {resolution} px cannot be exported to ONNX: {first}"
+            f"{type(model).__name__} at {size_text(size)} cannot be exported to ONNX: {first}"
         ) from error
     if program is None:
-        raise ConversionError(f"{type(model).__name__} at {resolution} px: the exporter returned nothing")
+        raise ConversionError(f"{type(model).__name__} at {size_text(size)}: the exporter returned nothing")
     proto = program.model_proto
     onnx.checker.check_model(proto)
     return proto

@@ -14,7 +14,7 @@ def rank_layers(folded: nn.Module, pictures: Tensor, largest: int) -> list[tuple
 
     Args:
         folded: the float subnet, norms folded, in eval mode; it is not changed.
-        pictures: (N, 3, H, W) float32, real ones.
+        pictures: (N, 3, H, W) or clips (N, 3, T, H, W) float32, real ones.
         largest: largest magnitude of an integer weight.
     Returns:
         (module name, mean squared change of the logits).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,15 @@ from converters.norm_folding import NORMS, NormPair, find_norm_pairs, fold_norms
 from converters.norm_rounding import TABLE_STEP, round_norms
 from converters.onnx_export import export_onnx, initializer_shapes
 from converters.shared_weights import TensorStore, make_recipe
+from edge_runtime.manifest import ChannelRule, Clip, OperatingPoint
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet, materialise
 from zoo.export_form import export_form, has_fixed_size
+from zoo.madds import count_madds
+from zoo.recipe import Recipe
+from zoo.sizes import clip_size, input_shape
 from zoo.slim_layers import Channels, SlimBatchNorm
+from zoo.slim_net import Size
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,11 @@ class Subnet:
     """A converted width."""
 
     name: str
-    """w0.50; w0.50-r064 where the graph is for one resolution only."""
+    """w0.50, of clips w0.50-f08; w0.50-r064 or w0.50-f08-r064 where the graph is for one resolution only."""
     width: float
     pairs: list[NormPair]
-    by_resolution: dict[int, nn.Module]
-    """Materialised, unfolded, statistics rounded as stored: the reference of each point, smallest resolution first."""
+    by_size: dict[Size, nn.Module]
+    """Materialised, unfolded, statistics rounded as stored: the reference of each point, smallest size first."""
     template: onnx.ModelProto
     """Float graph with made-up weights inside."""
     recipe: GraphTensors
@@ -39,9 +44,10 @@ class Subnet:
     tables: dict[str, np.ndarray]
     """The normalisation of all its points, for the tables file."""
 
-    def folded(self, resolution: int) -> nn.Module:
+    def folded(self, size: Size) -> nn.Module:
         """The subnet of one point with its norms folded, in the form that is exported at this size."""
-        return export_form(fold_norms(self.by_resolution[resolution], self.pairs, _example(resolution)), resolution)
+        folded = fold_norms(self.by_size[size], self.pairs, _example(size))
+        return export_form(folded, size if isinstance(size, int) else None)
 
     def gammas(self, supernet: nn.Module) -> dict[str, np.ndarray]:
         """Stored weight -> gamma of the norm that is folded into it, at the stored weight's channels."""
@@ -50,24 +56,45 @@ class Subnet:
         for tensor in self.recipe.tensors:
             module, _, kind = tensor.name.rpartition(".")
             if kind == "weight" and module in norm_of and tensor.source is not None:
-                holder = supernet if tensor.source == tensor.name else next(iter(self.by_resolution.values()))
+                holder = supernet if tensor.source == tensor.name else next(iter(self.by_size.values()))
                 gamma = holder.get_submodule(norm_of[module]).weight
                 found[tensor.source] = gamma.detach().cpu().numpy()
         return found
 
 
-def table_key(width: float, resolution: int) -> str:
-    """Key of a point's table; its float and integer programs share it."""
-    return f"w{width:.2f}-r{resolution:03d}"
+def table_key(width: float, size: Size) -> str:
+    """Key of a point's table, w0.50-r064 or of clips w0.50-f08-r064; its float and integer programs share it."""
+    return f"{_graph_name(width, size)}-r{input_shape(size)[-1]:03d}"
+
+
+def size_of_point(point: OperatingPoint) -> Size:
+    """The zoo's size of a point of square pictures, or of clips of square frames."""
+    side = point.size_hw[0]
+    return side if point.frames is None else clip_size(point.frames, side)
+
+
+def clip_of(recipe: Recipe) -> Clip | None:
+    """What a manifest says of the clips of a recipe; None for pictures."""
+    return Clip(float(recipe.clip_ms)) if recipe.clips else None
+
+
+def float_point(subnet: Subnet, size: Size) -> OperatingPoint:
+    """A point of the float graph; its accuracy is not measured yet."""
+    key = table_key(subnet.width, size)
+    return OperatingPoint(
+        f"{key}-fp32", f"{subnet.name}-fp32", subnet.width, input_shape(size)[-2:],
+        count_madds(subnet.by_size[size], input_shape(size)), {"select": 0.0}, table=key,
+        frames=None if isinstance(size, int) else size[0],
+    )  # fmt: skip
 
 
 def convert_width(
-    model: SlimNet, width: float, resolutions: tuple[int, ...], store: TensorStore, table_step: float = TABLE_STEP
+    model: SlimNet, width: float, sizes: Sequence[Size], store: TensorStore, table_step: float = TABLE_STEP
 ) -> list[Subnet]:
-    """Materialise every resolution of a width and export one graph for all of them.
+    """Materialise every size of a width and export one graph for all of them, of clips one for each number of frames.
 
     A network whose graph belongs to one picture size, or that has a norm behind something else than a plain convolution
-    (its statistics then stay in the graph), gets one graph for each resolution.
+    (its statistics then stay in the graph), gets one graph for each size.
 
     Args:
         store: tensors that may be shared; grows by those that cannot.
@@ -75,22 +102,37 @@ def convert_width(
     Raises:
         ConversionError: the network cannot be folded or exported, or a statistic is not finite.
     """
-    largest, name = max(resolutions), f"w{width:.2f}"
-    plains = {r: materialise(model, width=width, resolution=r) for r in sorted(resolutions)}
-    pairs = find_norm_pairs(plains[largest], _example(largest))
+    graphs: dict[str, dict[Size, nn.Module]] = {}
+    for size in sorted(sizes):
+        plain = materialise(model, width=width, resolution=size)
+        graphs.setdefault(_graph_name(width, size), {})[size] = plain
+    converted = []
+    for name, plains in graphs.items():
+        largest = max(plains)
+        pairs = find_norm_pairs(plains[largest], _example(largest))
+        if not (_has_loose_norm(plains[largest], pairs) or has_fixed_size(plains[largest])):
+            converted.append(_convert(name, width, plains, pairs, store, table_step))
+            continue
+        for size, plain in plains.items():
+            converted.append(_convert(table_key(width, size), width, {size: plain}, pairs, store, table_step))
+    return converted
+
+
+def _graph_name(width: float, size: Size) -> str:
+    return f"w{width:.2f}" if isinstance(size, int) else f"w{width:.2f}-f{size[0]:02d}"
+
+
+def _has_loose_norm(plain: nn.Module, pairs: list[NormPair]) -> bool:
     folded = {pair.norm for pair in pairs}
-    loose = any(isinstance(m, NORMS) and n not in folded for n, m in plains[largest].named_modules())
-    if not (loose or has_fixed_size(plains[largest])):
-        return [_convert(name, width, plains, pairs, store, table_step)]
-    return [_convert(table_key(width, r), width, {r: plain}, pairs, store, table_step) for r, plain in plains.items()]
+    return any(isinstance(m, NORMS) and n not in folded for n, m in plain.named_modules())
 
 
 def _convert(
-    name: str, width: float, plains: dict[int, nn.Module], pairs: list[NormPair], store: TensorStore, table_step: float
+    name: str, width: float, plains: dict[Size, nn.Module], pairs: list[NormPair], store: TensorStore, table_step: float
 ) -> Subnet:
-    """One graph for these resolutions."""
+    """One graph for these sizes."""
     largest = max(plains)
-    keyed = {table_key(width, r): plain for r, plain in plains.items()}
+    keyed = {table_key(width, size): plain for size, plain in plains.items()}
     try:
         rounded = round_norms(keyed, pairs, store, name, table_step)
     except ValueError as error:
@@ -107,7 +149,7 @@ def _convert(
 
 
 def _export_template(
-    form: nn.Module, known: set[str], resolution: int
+    form: nn.Module, known: set[str], size: Size
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The graph, and the shapes of the parameters that it holds unchanged under their names.
 
@@ -118,10 +160,10 @@ def _export_template(
         known: parameters that a device can make.
     """
     parameters = {n: tuple(p.shape) for n, p in form.named_parameters() if n in known}
-    template = export_onnx(_value_free(form, parameters), resolution)
+    template = export_onnx(_value_free(form, parameters), size)
     shapes = _unchanged(template, parameters)
     if len(shapes) < len(list(form.named_parameters())):
-        template = export_onnx(_value_free(form, shapes), resolution)
+        template = export_onnx(_value_free(form, shapes), size)
         shapes = {n: s for n, s in _unchanged(template, parameters).items() if n in shapes}
     return template, shapes
 
@@ -130,8 +172,8 @@ def _unchanged(template: onnx.ModelProto, parameters: dict[str, tuple[int, ...]]
     return {n: s for n, s in initializer_shapes(template).items() if parameters.get(n) == s}
 
 
-def _example(resolution: int) -> torch.Tensor:
-    return torch.randn((1, 3, resolution, resolution), generator=torch.Generator().manual_seed(0))
+def _example(size: Size) -> torch.Tensor:
+    return torch.randn(input_shape(size), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
@@ -143,6 +185,11 @@ def _value_free(model: nn.Module, names: Collection[str]) -> nn.Module:
         if name in names:
             parameter.copy_(torch.randn(parameter.shape, generator=draw))
     return copied
+
+
+def channel_rule(model: SlimNet, recipe: Recipe) -> ChannelRule:
+    """How the widths of a recipe become channel counts."""
+    return ChannelRule("make_divisible", channel_divisor(model), min(recipe.widths), max(recipe.widths))
 
 
 def channel_divisor(model: SlimNet) -> int:

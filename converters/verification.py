@@ -19,6 +19,9 @@ from edge_runtime.preprocess import preprocess
 MIN_AGREEMENT = 0.999
 MAX_RELATIVE_ERROR = 1e-3  # of the largest logit; float32 with another order of summation stays near 1e-5
 
+BATCH_FRAMES = 100
+"""Pictures that torch computes at a time, or frames of clips together."""
+
 
 @dataclass(frozen=True)
 class PointCheck:
@@ -39,7 +42,7 @@ def engine_logits(
     """Run the real road for each picture: preprocess, engine.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB each.
+        pictures: (H, W, 3) or, of a clip bundle, (T, H, W, 3) uint8 RGB each.
     Returns:
         (pictures, classes) float32.
     Raises:
@@ -50,7 +53,7 @@ def engine_logits(
         runner = backend.load(point)
         try:
             for picture in pictures:
-                preprocess(picture, bundle.spec, point.size_hw, out=runner.input)
+                preprocess(picture, bundle.spec, point.size, out=runner.input)
                 rows.append(runner.run()[0].copy())
         finally:
             runner.close()
@@ -63,12 +66,21 @@ def engine_logits(
 
 @torch.no_grad()
 def torch_logits(
-    model: nn.Module, bundle: Bundle, size_hw: tuple[int, int], pictures: list[np.ndarray]
+    model: nn.Module, bundle: Bundle, size: tuple[int, ...], pictures: list[np.ndarray]
 ) -> npt.NDArray[np.float32]:
-    """The reference: the same preprocessing, torch's arithmetic. (pictures, classes) float32."""
+    """The reference: the same preprocessing, torch's arithmetic.
+
+    Args:
+        size: (h, w), or (frames, h, w) of clips.
+        pictures: as in `engine_logits`.
+    Returns:
+        (pictures, classes) float32.
+    """
     rows = []
-    for at in range(0, len(pictures), 100):
-        batch = np.concatenate([preprocess(p, bundle.spec, size_hw) for p in pictures[at : at + 100]])
+    frames = size[0] if len(size) == 3 else 1
+    step = max(1, BATCH_FRAMES // frames)
+    for at in range(0, len(pictures), step):
+        batch = np.concatenate([preprocess(p, bundle.spec, size) for p in pictures[at : at + step]])
         rows.append(model(torch.from_numpy(batch)).numpy())
     return np.concatenate(rows)
 

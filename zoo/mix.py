@@ -23,6 +23,7 @@ from zoo.recipe import Recipe
 from zoo.refit import check_finished
 from zoo.slim_layers import SlimBatchNorm, Stats
 from zoo.slim_net import SlimNet
+from zoo.sources import recipe_splits
 from zoo.training_log import TrainingLog, make_folder
 
 Entries = dict[str, dict[str, Stats]]
@@ -67,7 +68,7 @@ def mix_checkpoints(
     if any(model.point_key(*point) not in model.norm_bank.entries for point in wide):
         raise CheckpointError(f"{start}: lacks points of {end}; name checkpoints of the same widths and resolutions")
     make_folder(out)
-    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    splits = recipe_splits(recipe, source)
     subset = norm_subset(recipe, splits["train"])
     norms = _mixed_norms(model, goal, share, others_keep=bool(wide))
 

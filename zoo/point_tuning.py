@@ -35,6 +35,7 @@ from zoo.recipe import Recipe, RecipeError
 from zoo.sizes import input_shape, size_facts
 from zoo.slim_layers import Stats
 from zoo.slim_net import Size, SlimNet, materialise, to_channels_last
+from zoo.sources import recipe_splits
 from zoo.strangers import Strangers
 from zoo.training_log import make_folder
 
@@ -175,7 +176,7 @@ class _Tuner:
         strangers: Strangers | None,
     ) -> None:
         self.recipe, self.source, self.strangers = recipe, source, strangers
-        self.split: Split = source.splits(recipe.calib_pictures, recipe.select_pictures)["train"]
+        self.split: Split = recipe_splits(recipe, source)["train"]
         self.largest = recipe.largest_size()
         self.teacher = to_channels_last(materialise(model, width=max(recipe.widths), resolution=self.largest))
         self.device = next(model.parameters()).device
@@ -302,7 +303,7 @@ def tune_bank(
         As `tune_points`.
     """
     points = recipe.trained_points()
-    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    splits = recipe_splits(recipe, source)
     found = tune_points(
         model, recipe, source, points, out, strangers=strangers, processes=processes, progress=progress
     )  # fmt: skip

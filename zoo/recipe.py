@@ -126,6 +126,8 @@ class Recipe:
     """Per RGB channel, divides after the mean."""
     calib_pictures: int = 500
     select_pictures: int = 500
+    train_pictures: int = 0
+    """So many of the training pictures or clips, drawn by the seed; 0: all."""
     norm_pictures: int = 2000
     """Unaugmented training pictures for the normalisation statistics (calib is kept for activation ranges)."""
 
@@ -301,6 +303,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, math.inf),
     "calib_pictures": (0, math.inf),
     "select_pictures": (0, math.inf),
+    "train_pictures": (0, math.inf),
     "norm_pictures": (1, math.inf),
 }
 

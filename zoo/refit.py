@@ -17,6 +17,7 @@ from zoo.processes import Processes
 from zoo.recipe import Recipe
 from zoo.sizes import size_of
 from zoo.slim_net import SlimNet, materialise, to_channels_last
+from zoo.sources import recipe_splits
 from zoo.strangers import Strangers
 from zoo.training_log import TrainingLog, make_folder
 
@@ -40,7 +41,7 @@ def refit_confidence(
     check_finished(checkpoint, path, source)
     recipe, model = Recipe.from_dict(checkpoint.recipe), checkpoint.build()
     share = recipe.unsure_share if unsure_share is None else unsure_share
-    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    splits = recipe_splits(recipe, source)
     held_out = {name: split for name, split in splits.items() if name != "train"}
     points = [(row["width"], size_of(row)) for row in checkpoint.accuracy]
     rows = evaluate_points(model, source, held_out, points, recipe.mean, recipe.std, unsure_share=share)
@@ -82,7 +83,7 @@ def tune_checkpoint(
     check_finished(checkpoint, path, source)
     make_folder(out)
     recipe = dataclasses.replace(Recipe.from_dict(checkpoint.recipe), point_epochs=epochs)
-    model, splits = checkpoint.build(), source.splits(recipe.calib_pictures, recipe.select_pictures)
+    model, splits = checkpoint.build(), recipe_splits(recipe, source)
     others = train_strangers(recipe, source, splits["train"], strangers)
     processes = Processes.join(torch.device("cpu"))
     log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)

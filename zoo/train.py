@@ -45,6 +45,7 @@ from zoo.recipe import Recipe, RecipeError
 from zoo.resformer import ResFormer
 from zoo.slim_layers import SlimError
 from zoo.slim_net import Size, SlimNet, to_channels_last
+from zoo.sources import recipe_splits
 from zoo.training_log import TrainError, TrainingLog, make_folder
 
 
@@ -91,7 +92,7 @@ def train(
     for key in ("batch_size", "strangers_per_batch"):
         if getattr(recipe, key) % processes.count:
             raise RecipeError(f"recipe: {key} {getattr(recipe, key)} does not divide among {processes.count} processes")
-    splits = source.splits(recipe.calib_pictures, recipe.select_pictures)
+    splits = recipe_splits(recipe, source)
     run = _Run(recipe, source, splits["train"], place, amp, processes, strangers)
     last = out / "last.pt"
     log = TrainingLog(out / "log.jsonl", processes.rank == 0, progress)

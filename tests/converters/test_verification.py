@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from converters.errors import ConversionError
-from converters.verification import PointCheck, compare, engine_logits, require_parity
+from converters.verification import PointCheck, compare, engine_logits, require_parity, torch_logits
 from edge_runtime.errors import BackendError
+from edge_runtime.preprocess import TensorSpec
 
 REFERENCE = np.array([[4.0, 1.0], [0.0, -8.0], [1.0, 2.0], [2.0, 1.0]])
 
@@ -51,3 +55,19 @@ def test_a_point_that_the_engine_cannot_run_is_refused_with_the_engines_words() 
 
     with pytest.raises(ConversionError, match="error 0x1; leave this engine or precision out"):
         engine_logits(Broken(), None, None, [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "most"), [((8, 8), 100), ((8, 8, 8), 12), ((64, 8, 8), 1)])
+def test_torch_never_computes_more_than_a_hundred_frames_at_once(size: tuple[int, ...], most: int) -> None:
+    batches: list[tuple[int, ...]] = []
+
+    def model(batch: torch.Tensor) -> torch.Tensor:
+        batches.append(tuple(batch.shape))
+        return batch.flatten(1).mean(1, keepdim=True)
+
+    bundle = SimpleNamespace(spec=TensorSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    pictures = [np.full((*size, 3), k, np.uint8) for k in range(101)]
+    found = torch_logits(model, bundle, size, pictures)  # type: ignore[arg-type]
+    assert {shape[1:] for shape in batches} == {(3, *size)}
+    assert max(shape[0] for shape in batches) == most
+    np.testing.assert_allclose(found[:, 0], np.arange(101))

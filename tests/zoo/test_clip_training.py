@@ -15,7 +15,7 @@ from zoo.mutual import draw_subnets
 from zoo.recipe import Recipe, RecipeError
 from zoo.refit import tune_checkpoint
 from zoo.sizes import input_shape, size_facts, size_of, size_text
-from zoo.sources import open_source
+from zoo.sources import open_source, recipe_splits
 from zoo.train import train
 
 RECIPE = Recipe(
@@ -100,6 +100,19 @@ def test_sizes_of_a_recipe_are_largest_first() -> None:
     assert Recipe(resolutions=(32, 64)).sizes() == (64, 32)
     assert [size_of(size_facts(size)) for size in (64, (8, 32, 32))] == [64, (8, 32, 32)]
     assert [size_text(size) for size in (64, (8, 32, 32))] == ["64 px", "8 frames of 32 px"]
+
+
+def test_a_recipe_may_take_a_part_of_the_training_clips(shapes_folder: Path) -> None:
+    source = open_source(RECIPE, shapes_folder)
+    whole = recipe_splits(RECIPE, source)
+    part, again, other = (recipe_splits(changed(train_pictures=50, seed=seed), source)["train"] for seed in (0, 0, 1))
+    assert len(part) == 50
+    assert part.names == again.names
+    assert part.names != other.names
+    labels = dict(zip(whole["train"].names, whole["train"].labels.tolist(), strict=True))
+    assert [labels[name] for name in part.names] == part.labels.tolist()
+    assert recipe_splits(changed(train_pictures=10_000), source)["train"].names == whole["train"].names
+    assert recipe_splits(changed(train_pictures=50), source)["test"].names == whole["test"].names
 
 
 @pytest.mark.parametrize(("values", "message"), [
