@@ -10,7 +10,7 @@ OUT ?= runs
 PROCESSES ?= 2
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node $(PROCESSES) -m zoo train --own-norms
 
-.PHONY: demo demo-focus focus-bundle focus-bundle-there test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus bundle imagenet-bundle clean
+.PHONY: demo demo-focus demo-moves focus-bundle focus-bundle-there moves-bundle test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus train-moves bundle imagenet-bundle clean
 
 # Only what the device side needs: no torch.
 $(DEMO_VENV)/.ready: pyproject.toml
@@ -36,6 +36,14 @@ demo-focus: focus-bundle-there $(DEMO_VENV)/.ready
 	$(DEMO_VENV)/bin/python -m apps.demo.make_wall --out out/wall.mp4
 	$(DEMO_VENV)/bin/python -m apps.camera --bundle $(FOCUS_BUNDLE) --source out/wall.mp4 --scenario apps/demo/focus-scenario.toml \
 		--show auto --save out/demo-focus.mp4 --telemetry out/focus-telemetry.jsonl --report out/focus-report.html
+
+# A network that reads eight frames at once and tells how the camera moves.
+demo-moves: $(DEMO_VENV)/.ready
+	mkdir -p out
+	$(DEMO_VENV)/bin/python -m apps.demo.make_moves --out out/moves.mp4
+	$(DEMO_VENV)/bin/python -m apps.camera --bundle apps/demo/moves-7.bundle --source out/moves.mp4 \
+		--scenario apps/demo/moves-scenario.toml --show auto --save out/demo-moves.mp4 --telemetry out/moves-telemetry.jsonl \
+		--report out/moves-report.html
 
 focus-bundle-there:
 	@test -f $(FOCUS_BUNDLE)/manifest.json || { echo "demo-focus: $(FOCUS_BUNDLE) is not there; train and build it with \
@@ -114,6 +122,15 @@ train-focus: $(VENV)/.ready
 focus-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters focus --checkpoint $(OUT)/gfnet-lite0-scenes-20-more/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
 		--precision int8 --reduce-range --max-drop 0.015 --out $(FOCUS_BUNDLE) --force
+
+# How a camera moves, from clips made of the same pictures: about half an hour on one core, and the bundle that ships.
+train-moves: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m zoo train --recipe zoo/recipes/stm-camera-moves.toml --data $(TRAIN_DATA) --threads 1 \
+		--out $(OUT)/moves-7
+
+moves-bundle: $(VENV)/.ready
+	$(BIN)/python -m converters build --checkpoint $(OUT)/moves-7/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
+		--precision int8 --reduce-range --threads 1 --out apps/demo/moves-7.bundle --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready

@@ -54,9 +54,13 @@ def first_that_builds(
 
 
 def ends_of(checkpoint: Any) -> Any:
-    """The checkpoint as if trained for its largest and smallest resolution: each more is minutes of lowering."""
-    resolutions = checkpoint.recipe["resolutions"]
-    return replace(checkpoint, recipe={**checkpoint.recipe, "resolutions": [max(resolutions), min(resolutions)]})
+    """The checkpoint as if trained for its largest and smallest size: each more is minutes of lowering."""
+    kept = {}
+    for key in ("resolutions", "frames"):
+        values = checkpoint.recipe.get(key)
+        if values:
+            kept[key] = sorted({max(values), min(values)}, reverse=True)
+    return replace(checkpoint, recipe={**checkpoint.recipe, **kept})
 
 
 def build_bundle(checkpoint: Path, source: Any, target: Path) -> dict[str, Any]:

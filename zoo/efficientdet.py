@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 import torch
@@ -298,6 +298,27 @@ SETTINGS: dict[str, Settings] = {
     "efficientdet_d0": Settings(Scaling(1.0, 1.0, 512), 64, 3, 3, tensorflow=False),
 }  # fmt: skip
 
-VARIANTS: dict[str, Callable[..., EfficientDet]] = {
-    name: partial(EfficientDet, settings=settings) for name, settings in SETTINGS.items()
-}
+
+def changed_detector(
+    name: str, num_classes: int = 90, *, backbone_width: float | None = None, backbone_depth: float | None = None,
+    **changes: object,
+) -> EfficientDet:  # fmt: skip
+    """A variant, some of its settings changed.
+
+    Args:
+        name: a key of SETTINGS.
+        num_classes: as `EfficientDet`.
+        backbone_width, backbone_depth: in place of the variant's `Scaling`.
+        changes: fields of `Settings` but the backbone.
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: as `EfficientDet`.
+    """
+    settings = SETTINGS[name]
+    backbone = settings.backbone
+    width, depth = backbone_width or backbone.width, backbone_depth or backbone.depth
+    backbone = replace(backbone, width=width, depth=depth)
+    return EfficientDet(num_classes, settings=replace(settings, **{"backbone": backbone, **changes}))
+
+
+VARIANTS: dict[str, Callable[..., EfficientDet]] = {name: partial(changed_detector, name) for name in SETTINGS}

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.box_metrics import overlaps
+
 STRIDES = (8, 16, 32, 64, 128)
 """Pixels per cell of the levels P3 to P7."""
 OCTAVES = 3  # anchor sizes within one level: 1, 2^(1/3) and 2^(2/3)
@@ -197,29 +199,27 @@ def detection_loss(maps: Sequence[Tensor], anchors: Tensor, targets: Sequence[Ta
     return DetectionLoss(classes + BOX_LOSS_WEIGHT * boxes, classes, boxes)
 
 
-def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray, overlap_max: float) -> np.ndarray:
+def suppress(
+    boxes_xyxy: np.ndarray, scores: np.ndarray, labels: np.ndarray, overlap_max: float, most: int | None = None
+) -> np.ndarray:
     """Non-maximum suppression within each class.
 
     Args:
-        boxes_xyxy: (B, 4) float.
-        scores: (B,) float, above 0; others go.
+        boxes_xyxy: (B, 4) float with positive areas.
+        scores: (B,) float.
         labels: (B,) integers.
         overlap_max: of two boxes of a class with a larger intersection over union, the worse one goes.
+        most: stay at most; None: no limit.
     Returns:
-        rows that stay, (D,) int64, best score first.
+        rows that stay, (D,) int64, best score first; of equal scores the first row.
     """
-    import cv2
-
-    if not len(boxes_xyxy):
-        return np.zeros(0, np.int64)
-    boxes = np.asarray(boxes_xyxy, np.float64)
-    corner_and_size = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
-    kept = np.empty(0, np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        chosen = cv2.dnn.NMSBoxes(corner_and_size[rows], np.asarray(scores[rows], np.float32), 0.0, overlap_max)
-        kept = np.concatenate((kept, rows[np.asarray(chosen, np.int64)]))
-    return kept[np.argsort(-scores[kept], kind="stable")]
+    left = np.argsort(-np.asarray(scores), kind="stable")
+    boxes, kept = np.asarray(boxes_xyxy, np.float64), []
+    while len(left) and (most is None or len(kept) < most):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[(labels[left] != labels[best]) | (overlaps(boxes[best], boxes[left]) <= overlap_max)]
+    return np.array(kept, np.int64)
 
 
 @torch.no_grad()
@@ -230,6 +230,7 @@ def find_boxes(
     *,
     score_min: float = SCORE_MIN,
     overlap_max: float = OVERLAP_MAX,
+    candidates: int = CANDIDATES,
 ) -> list[Detections]:
     """Decode the maps of the network and suppress double boxes; on the CPU, outside the exported graph.
 
@@ -239,6 +240,7 @@ def find_boxes(
         size_hw: height and width of the network's input in pixels; boxes are cut there.
         score_min: lowest score (0-1) that counts.
         overlap_max: see `suppress`.
+        candidates: pairs of anchor and class of a picture that are suppressed, the best ones.
     Returns:
         one Detections for each picture, at most DETECTIONS_MAX boxes.
     Raises:
@@ -246,21 +248,25 @@ def find_boxes(
     """
     logits, codes = (rows.float().cpu() for rows in flatten_maps(maps))
     _check_anchors(logits, anchors)
-    return [_found(*rows, anchors.cpu(), size_hw, score_min, overlap_max) for rows in zip(logits, codes, strict=True)]
+    limits = (score_min, overlap_max, candidates)
+    return [_found(*rows, anchors.cpu(), size_hw, *limits) for rows in zip(logits, codes, strict=True)]
 
 
 def _found(
-    logits: Tensor, codes: Tensor, anchors: Tensor, size_hw: tuple[int, int], score_min: float, overlap_max: float
-) -> Detections:
+    logits: Tensor, codes: Tensor, anchors: Tensor, size_hw: tuple[int, int], score_min: float, overlap_max: float,
+    candidates: int,
+) -> Detections:  # fmt: skip
     """The detections of one picture from its class logits (A, classes) and codes (A, 4)."""
-    scores, places = logits.sigmoid().flatten().topk(min(CANDIDATES, logits.numel()))
+    scores, places = logits.sigmoid().flatten().topk(min(candidates, logits.numel()))
     places, scores = places[scores >= score_min], scores[scores >= score_min]
     rows, labels = (places // logits.shape[1]).numpy(), (places % logits.shape[1]).numpy()
     height, width = size_hw
     limits = torch.tensor((width, height, width, height), dtype=torch.float32)
     boxes = decode_boxes(codes[rows], anchors[rows]).clamp(min=torch.zeros(4), max=limits).numpy()
-    kept = suppress(boxes, scores.numpy(), labels, overlap_max)[:DETECTIONS_MAX]
-    return Detections(boxes[kept], scores.numpy()[kept], labels[kept])
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)  # some lie beside the picture
+    boxes, scores, labels = boxes[inside], scores.numpy()[inside], labels[inside]
+    kept = suppress(boxes, scores, labels, overlap_max, DETECTIONS_MAX)
+    return Detections(boxes[kept], scores[kept], labels[kept])
 
 
 def _centre_and_size(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
