@@ -8,6 +8,7 @@ STRANGERS ?= imagenet-photos-1000.zip
 FOCUS_BUNDLE ?= apps/demo/focus-20.bundle
 OUT ?= runs
 PROCESSES ?= 2
+JOBS ?= 2
 TRAIN = OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node $(PROCESSES) -m zoo train --own-norms
 
 .PHONY: demo demo-focus demo-moves focus-bundle focus-bundle-there moves-bundle test test-slow test-browser fuzz check bench bench-control soak train-default train-baselines train-focus train-moves bundle imagenet-bundle clean
@@ -49,8 +50,9 @@ focus-bundle-there:
 	@test -f $(FOCUS_BUNDLE)/manifest.json || { echo "demo-focus: $(FOCUS_BUNDLE) is not there; train and build it with \
 	make train-focus focus-bundle TRAIN_DATA=$(TRAIN_DATA) (docs/glance-and-focus.md; about two hours on one core)" >&2; exit 1; }
 
+# JOBS processes of one thread each, whole files at a time, since the tests of a file share what they build.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 # What make test leaves out because it takes many minutes.
 test-slow: $(VENV)/.ready
