@@ -93,10 +93,11 @@ class BundleWriter:
 
 
 def _values(manifest: Manifest) -> dict[str, Any]:
-    """As plain values; without clips also without their fields, which readers of version 2 do not know."""
+    """As plain values; without clips or boxes also without their fields, which older readers do not know."""
     values = dataclasses.asdict(manifest)
-    if manifest.clip is None:
-        del values["clip"]
-        for point in values["points"]:
-            del point["frames"]
+    for key, of_points in (("clip", "frames"), ("boxes", "anchors")):
+        if values[key] is None:
+            del values[key]
+            for point in values["points"]:
+                del point[of_points]
     return values

@@ -42,6 +42,7 @@ def inspect(bundle: Path | None, form: str) -> None:
         {
             "point": p.name, "width": p.width, "size_hw": list(p.size_hw), "madds": p.madds, "accuracy": p.accuracy,
             "latency_ms": p.latency_ms, **({} if p.frames is None else {"frames": p.frames}),
+            **({} if p.anchors is None else {"anchors": p.anchors}),
         }
         for p in sorted(manifest.points, key=lambda p: p.madds)
     ]  # fmt: skip
@@ -60,7 +61,8 @@ def inspect(bundle: Path | None, form: str) -> None:
 
 
 def _point_line(row: dict[str, Any]) -> str:
-    accuracy = "  ".join(f"{split} {value:.3f}" for split, value in row["accuracy"].items())
+    measure = "AP50 " if "anchors" in row else ""
+    accuracy = "  ".join(f"{measure}{split} {value:.3f}" for split, value in row["accuracy"].items())
     latency = "" if row["latency_ms"] is None else f"  {row['latency_ms']:7.3f} ms"
     size = "x".join(map(str, [*([row["frames"]] if "frames" in row else []), *row["size_hw"]]))
     work = f"{row['madds'] / 1e6:9.2f} MMAdds"

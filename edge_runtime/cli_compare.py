@@ -29,7 +29,7 @@ def _share(context: click.Context, option: click.Parameter, text: str) -> float:
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--fail-over", callback=_share, default="5%", show_default=True, help="Slower than by this fails.")
 @click.option(
-    "--fail-accuracy", callback=_share, default="1%", show_default=True, help="A greater loss of top-1 fails."
+    "--fail-accuracy", callback=_share, default="1%", show_default=True, help="A greater loss of accuracy fails."
 )
 @click.option(
     "--as-measured", is_flag=True, help="Do not take out what the device's own speed changed between A and B."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_runtime.early_exit import LookRecord
-from edge_runtime.preprocess import TensorSpec, crop_box
+from edge_runtime.preprocess import TensorSpec, seen_part
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the frame."""
@@ -41,9 +41,7 @@ def make_trail(
         spec: how the frame was made to fit.
         size_hw: of the network's picture.
     """
-    top, left, rows, columns = 0, 0, *frame_hw
-    if spec.fit == "crop":
-        top, left, rows, columns = crop_box(*frame_hw, size_hw, spec.crop_share)
+    top, left, rows, columns = seen_part(*frame_hw, size_hw, spec)
     scale_y, scale_x = rows / size_hw[0], columns / size_hw[1]
     boxes = tuple(
         (left + x * scale_x, top + y * scale_y, left + (x + width) * scale_x, top + (y + height) * scale_y)

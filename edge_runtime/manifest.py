@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -11,9 +12,11 @@ from edge_runtime.preprocess import FITS, RESIZES
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (1, 2, 3)
-"""1 had no packed files and no norms in its recipes; 2 had no clips. Bundles of pictures are still written as 2."""
+"""1 had no packed files and no norms in its recipes; 2 had no clips and no boxes, without which 2 is still written."""
 MOST_FRAMES, MOST_PIXELS = 64, 8192 * 8192
-TASKS = ("classification",)
+MOST_ANCHORS, MOST_OUTPUT_VALUES = 10_000_000, 1 << 28
+"""Rows of a detector's output, and numbers in it (1 GiB): each resident point has one such array."""
+TASKS = ("classification", "detection")
 BACKENDS = ("onnxruntime", "executorch", "null")
 PRECISIONS = ("fp32", "int8")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -88,21 +91,23 @@ class OperatingPoint:
     size_hw: tuple[int, int]
     madds: int
     accuracy: dict[str, float]
-    """Split -> top-1 accuracy, 0-1, measured with the engine of the program."""
+    """Split -> top-1 accuracy, of detectors average precision at IoU 0.5; 0-1, measured with the program's engine."""
     table: str | None = None
     """Key of this point's scales and shifts in the tables file."""
     method: str | None = None
     """ExecuTorch method."""
     temperature: float = 1.0
-    """Logits are divided by it before the softmax (calibrated confidence)."""
+    """Logits are divided by it before the softmax, of detectors before the sigmoid (calibrated confidence)."""
     unsure_below: float = 0.0
-    """Confidence under which the answer is "unsure"."""
+    """Confidence under which the answer is "unsure", and a detector's box is not shown."""
     latency_ms: float | None = None
     """Median on the machine that built the bundle; a first guess that the device replaces."""
     exit: str | None = None
     """Setting of `Manifest.exits` that this point runs with; its program is then the glance of a set of parts."""
     frames: int | None = None
     """Of the clip that it reads; None: it reads pictures."""
+    anchors: int | None = None
+    """Rows of a detector's output; None: it is a classifier."""
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -113,6 +118,13 @@ class OperatingPoint:
     def input_shape(self) -> tuple[int, ...]:
         """What the program reads: (1, 3, height, width), or (1, 3, frames, height, width)."""
         return (1, 3, *self.size)
+
+    def output_shape(self, labels: int) -> tuple[int, ...]:
+        """What the program gives for so many labels: (1, labels), or (1, anchors, 4 + labels) of detectors.
+
+        A detector's row is y0, x0, y1, x1 in pixels of the input, and a logit for each label.
+        """
+        return (1, labels) if self.anchors is None else (1, self.anchors, 4 + labels)
 
     def __post_init__(self) -> None:
         _require(0.0 < self.width <= 1.0, f"width is {self.width}, expected 0 < width <= 1")
@@ -130,6 +142,8 @@ class OperatingPoint:
         _require(good, f"frames is {self.frames}, expected 2 to {MOST_FRAMES}")
         good = (self.frames or 1) * self.size_hw[0] * self.size_hw[1] <= MOST_PIXELS
         _require(good, f"frames is {self.frames} of {self.size_hw}, expected at most {MOST_PIXELS} pixels together")
+        good = self.anchors is None or 1 <= self.anchors <= MOST_ANCHORS
+        _require(good, f"anchors is {self.anchors}, expected 1 to {MOST_ANCHORS}")
 
 
 @dataclass(frozen=True)
@@ -137,9 +151,10 @@ class Vectors:
     """Inputs and outputs for a self-test on the device."""
 
     file: str
-    """npz with `pixels` (N, H, W, 3) uint8 and, for each point, `logits/<point>` (N, classes) float32."""
+    """npz with `pixels` (N, H, W, 3) uint8 and, for each point, `logits/<point>` float32: outputs without their first
+    axis, (N, classes) or (N, anchors, 4 + labels)."""
     tolerance: float
-    """Largest allowed difference of a logit, as a share of the largest logit."""
+    """Largest allowed difference of a logit, as a share of the largest logit; of detectors' boxes likewise."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.tolerance <= 1.0, f"tolerance is {self.tolerance}, expected 0 < tolerance <= 1")
@@ -157,9 +172,23 @@ class Clip:
         _require(good, f"duration_ms is {self.duration_ms}, expected 1 to 600000")
 
 
-def version_to_write(clip: Clip | None) -> int:
+@dataclass(frozen=True)
+class Boxes:
+    """How a detector's rows become boxes."""
+
+    overlap: float = 0.5
+    """Intersection over union above which the weaker of two boxes of one label is dropped."""
+    most: int = 100
+    """Boxes of an answer at most, the surest ones."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.overlap < 1.0, f"overlap is {self.overlap}, expected 0 < overlap < 1")
+        _require(1 <= self.most <= 1000, f"most is {self.most}, expected 1 to 1000")
+
+
+def version_to_write(clip: Clip | None, boxes: Boxes | None = None) -> int:
     """The lowest schema version that holds a bundle, so that older runtimes read what they can."""
-    return 2 if clip is None else SCHEMA_VERSION
+    return 2 if clip is None and boxes is None else SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -188,6 +217,8 @@ class Manifest:
     """A network that looks several times; None for one that runs once for each frame."""
     clip: Clip | None = None
     """Given where the points read clips."""
+    boxes: Boxes | None = None
+    """Given where the task is detection."""
 
     @property
     def used_files(self) -> tuple[str, ...]:
@@ -199,7 +230,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _require(self.task in TASKS, f"task is {self.task!r}, expected one of {', '.join(TASKS)}")
-        _require(len(self.labels) >= 2, "labels: expected at least two")
+        least = 1 if self.task == "detection" else 2  # one class is a detector's answer, but no choice
+        _require(len(self.labels) >= least, f"labels: expected at least {('one', 'two')[least - 1]}")
         _require(bool(self.points), "points: expected at least one")
         names = [self.name, *(p.name for p in self.programs), *(p.name for p in self.points)]
         for name in names:
@@ -220,11 +252,26 @@ class Manifest:
                     f"point {point.name!r} has width {point.width}, but the net was trained for {low} to {high}",
                 )
             self._check_exit(point, programs)
-            if (point.frames is None) != (self.clip is None):
-                has = f"frames is {point.frames}, but clip is {'missing' if self.clip is None else 'given'}"
+            self._check_kind(point)
+        for name in ("clip", "boxes"):
+            absent = getattr(self, name) is None
+            _require(absent or self.schema_version >= SCHEMA_VERSION, f"{name}: expected schema version 3 for it")
+            _require(absent or self.exits is None, f"{name}: expected no exits beside it")
+        _require(self.clip is None or self.boxes is None, "clip: expected no boxes beside it")
+        has = f"task is {self.task!r}, but boxes is {'missing' if self.boxes is None else 'given'}"
+        _require((self.task == "detection") == (self.boxes is not None), f"{has}; expected boxes for detection alone")
+
+    def _check_kind(self, point: OperatingPoint) -> None:
+        """A point of clips in a bundle of clips, and a detector in a bundle of detectors."""
+        for name, found, key, given in (
+            ("frames", point.frames, "clip", self.clip), ("anchors", point.anchors, "boxes", self.boxes),
+        ):  # fmt: skip
+            if (found is None) != (given is None):
+                has = f"{name} is {found}, but {key} is {'missing' if given is None else 'given'}"
                 raise ValueError(f"point {point.name!r}: {has}; expected both, at every point, or neither")
-        _require(self.clip is None or self.schema_version >= SCHEMA_VERSION, "clip: expected schema version 3 for it")
-        _require(self.clip is None or self.exits is None, "clip: expected no exits beside it")
+        shape = point.output_shape(len(self.labels))
+        good = math.prod(shape) <= MOST_OUTPUT_VALUES
+        _require(good, f"point {point.name!r}: its output is {shape}, expected at most {MOST_OUTPUT_VALUES} numbers")
 
     def _check_exit(self, point: OperatingPoint, programs: dict[str, Program]) -> None:
         if point.exit is None:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.backends import Runner
 from edge_runtime.budget import Budget
 from edge_runtime.bundle import Bundle
 from edge_runtime.clip_buffer import ClipBuffer
+from edge_runtime.detection import detect, surest
 from edge_runtime.early_exit import DEADLINE_SHARE, EarlyExitRunner, FoundPlace
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.frame import Frame
@@ -24,7 +26,7 @@ from edge_runtime.policies import Policy
 from edge_runtime.preprocess import preprocess
 from edge_runtime.readings import Readings
 from edge_runtime.residency import ResidentSet
-from edge_runtime.result import Result
+from edge_runtime.result import Box, Classification, Result
 from edge_runtime.steady_answer import SteadyAnswer
 
 __all__ = ["OVERHEAD_MEMORY", "Choice", "Pipeline"]
@@ -68,7 +70,7 @@ class Pipeline:
         self._take_crowding: Callable[[float | None], None] | None = getattr(policy, "take_crowding", None)
         self._points = {p.name: p for p in bundle.manifest.points}
         self._overhead = Overhead()
-        self._steady = steady or SteadyAnswer(bundle.manifest.labels, 0.0)
+        self._steady = steady or SteadyAnswer.of_bundle(bundle.manifest, 0.0)
         self._look_where_found = look_where_found
         self._found: dict[str, FoundPlace] = {}
         """The last frame's network (by its first program) and where it found its answer; empty after any other end."""
@@ -119,10 +121,10 @@ class Pipeline:
         if isinstance(runner, EarlyExitRunner):
             runner.deadline_s = begin_s + budget.deadline_ms * DEADLINE_SHARE / 1000.0
             runner.hint = hints.get(point.program)
-        logits = runner.run()
+        output = runner.run()
         finished_s = self._clock()
-        answer = self._steady.take(frame, live, logits, point.temperature, point.unsure_below)
-        outputs = (logits.copy(),)
+        answer, boxes = self._answer(frame, live, output, point)
+        outputs = (output.copy(),)
         answered_s = self._clock()
 
         run_ms = (finished_s - prepared_s) * 1000.0
@@ -135,8 +137,18 @@ class Pipeline:
         return Result(
             frame, answer, outputs, decision, (prepared_s - started_s) * 1000.0, run_ms, latency_ms,
             budget.deadline_ms, dropped, on_time, cause, sink_ms, self._trail(runner, frame, point.size_hw),
-            clip_frames,
+            clip_frames, boxes,
         )  # fmt: skip
+
+    def _answer(
+        self, frame: Frame, live: bool, output: npt.NDArray[np.float32], point: OperatingPoint
+    ) -> tuple[Classification, tuple[Box, ...] | None]:
+        """What the output says, and the boxes of a detector."""
+        facts = self.bundle.manifest
+        if facts.boxes is None:
+            return self._steady.take(frame, live, output, point.temperature, point.unsure_below), None
+        boxes = detect(output, facts.labels, facts.boxes, point, self.bundle.spec, frame.pixels.shape[:2])
+        return surest(boxes, output, facts.labels, point.temperature), boxes
 
     def _prepare(self, frame: Frame, point: OperatingPoint, runner: Runner) -> int | None:
         """Write the point's input; for clips returns how many different frames are in it."""

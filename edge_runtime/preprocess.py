@@ -59,6 +59,13 @@ def crop_box(height: int, width: int, size_hw: tuple[int, int], share: float = 1
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+def seen_part(height: int, width: int, size_hw: tuple[int, int], spec: TensorSpec) -> tuple[int, int, int, int]:
+    """What of a frame reaches a network of this input size: (top, left, rows, columns) in pixels of the frame."""
+    if spec.fit == "crop":
+        return crop_box(height, width, size_hw, spec.crop_share)
+    return 0, 0, height, width
+
+
 def resize_rgb(picture: npt.NDArray[np.uint8], size_hw: tuple[int, int], how: str = "area") -> npt.NDArray[np.uint8]:
     """Change a picture's size; training calibrates with the same function and "area".
 
@@ -141,10 +148,8 @@ def fitted(pixels: npt.NDArray[np.uint8], spec: TensorSpec, size_hw: tuple[int, 
     height, width = pixels.shape[:2]
     if height == 0 or width == 0:
         raise FrameError(f"picture is {height}x{width}, expected at least one pixel")
-    if spec.fit == "crop":
-        top, left, rows, columns = crop_box(height, width, size_hw, spec.crop_share)
-        pixels = pixels[top : top + rows, left : left + columns]
-    return resize_rgb(pixels, size_hw, spec.resize)
+    top, left, rows, columns = seen_part(height, width, size_hw, spec)
+    return resize_rgb(pixels[top : top + rows, left : left + columns], size_hw, spec.resize)
 
 
 def write_normalised(small: npt.NDArray[np.uint8], spec: TensorSpec, out: npt.NDArray[np.float32]) -> None:

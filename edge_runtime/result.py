@@ -35,14 +35,27 @@ class Decision:
 
 @dataclass(frozen=True)
 class Classification:
-    """What a classifier says of a frame."""
+    """What a classifier says of a frame, or the surest box of a detector."""
 
     label: str
     """Best label, or "unsure" when the confidence is below the point's threshold."""
     confidence: float
     """Calibrated probability of the best label, 0-1."""
     top: tuple[tuple[str, float], ...] = ()
-    """Best labels with their probabilities, best first."""
+    """Best labels with their probabilities, best first; of a detector each label's surest box."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One thing that a detector found. Sides are in pixels of the frame, between its edges, top < bottom."""
+
+    label: str
+    confidence: float
+    """Calibrated, 0-1."""
+    top: float
+    left: float
+    bottom: float
+    right: float
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Result:
     frame: Frame
     answer: Classification
     outputs: tuple[npt.NDArray[np.float32], ...]
-    """Raw network outputs, (1, classes) float32; copies, owned by the result."""
+    """Raw network outputs, (1, classes) or (1, anchors, 4 + labels) float32; copies, owned by the result."""
     decision: Decision
     preprocess_ms: float
     run_ms: float
@@ -72,3 +85,5 @@ class Result:
     clip_frames: int | None = None
     """How many different frames a network for clips read, fewer than its own number while a stream is young or slow;
     None for networks that read pictures."""
+    boxes: tuple[Box, ...] | None = None
+    """What a detector found, the surest first; None for classifiers."""

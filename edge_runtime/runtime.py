@@ -96,7 +96,7 @@ class Runtime:
         self.bundle, self.points, self.budget = bundle, points, budget
         """`budget` may be set at any moment; it holds from the next frame."""
         self._resident_limit = resident
-        steady = SteadyAnswer(bundle.manifest.labels, smooth_s)
+        steady = SteadyAnswer.of_bundle(bundle.manifest, smooth_s)
         self._query_table = query_table
         self._backend, self._clock = backend, clock
         self._measured_points = 0
@@ -162,7 +162,8 @@ class Runtime:
                 1.5 times what the largest takes, and no more than the profile allows. The budget's limit goes first.
             look_where_found: for video and networks that look several times: a frame's first patch is cut where the
                 frame before found its answer. `warn` hears of it where no point looks several times.
-            smooth_s: answers to a video are averaged over so many seconds (docs/embedding.md); 0: each frame alone.
+            smooth_s: answers to a video are averaged over so many seconds (docs/embedding.md); 0: each frame alone, and
+                all that a detector can do.
             warn: receives single sentences about what went wrong while the run goes on.
             tell: receives single sentences about what was chosen.
         Raises:

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_runtime.backends import BackendOptions, Runner, open_backend
 from edge_runtime.bundle import Bundle
@@ -24,7 +25,8 @@ class PointVerdict:
     point: str
     backend: str
     error: float | None
-    """Largest difference of a logit, as a share of the largest logit; None without vectors."""
+    """Largest difference of a logit, as a share of the largest logit, or of a detector's box, as a share of the largest
+    coordinate, whichever is more; None without vectors."""
     latency_ms: float
     """Median of a few runs."""
     fault: str | None
@@ -86,26 +88,33 @@ def _check(bundle: Bundle, backend: str, runner: Runner, point: OperatingPoint) 
 def _largest_error(bundle: Bundle, runner: Runner, point: OperatingPoint) -> float:
     pixels = bundle.vectors.get("pixels")
     expected = bundle.vectors.get(f"logits/{point.name}")
-    shape = None if pixels is None else (len(pixels), len(bundle.manifest.labels))
+    shape = None if pixels is None else (len(pixels), *point.output_shape(len(bundle.manifest.labels))[1:])
     good = pixels is not None and pixels.ndim == 2 + len(point.size) and pixels.shape[1] >= (point.frames or 1)
     if pixels is None or expected is None or not good or expected.shape != shape:
         raise BundleError(
             f"{bundle.root}: the self-test has no vectors for point {point.name!r}; make the bundle again"
         )
     worst = 0.0
-    for picture, logits in zip(pixels, expected, strict=True):
+    for picture, wanted in zip(pixels, expected, strict=True):
         preprocess(picture, bundle.spec, point.size, out=runner.input)
         found = runner.run()[0]
-        largest = max(float(np.abs(logits).max()), 1e-6)
-        worst = max(worst, float(np.nan_to_num(np.abs(found - logits), nan=np.inf).max()) / largest)
+        # boxes are pixels and logits are not: each is compared with its own kind
+        kinds = (slice(None),) if point.anchors is None else (slice(4), slice(4, None))
+        worst = max(worst, *(_difference(found[..., kind], wanted[..., kind]) for kind in kinds))
     return worst
+
+
+def _difference(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]) -> float:
+    """The largest, as a share of the largest number wanted."""
+    largest = max(float(np.abs(wanted).max()), 1e-6)
+    return float(np.nan_to_num(np.abs(found - wanted), nan=np.inf).max()) / largest
 
 
 def _fault(bundle: Bundle, point: OperatingPoint, error: float | None, latency_ms: float) -> str | None:
     vectors = bundle.manifest.vectors
     if error is not None and vectors is not None and error > vectors.tolerance:
         return (
-            f"differs from the bundle's vectors by {error:.1%} of the largest score (allowed {vectors.tolerance:.1%}); "
+            f"differs from the bundle's vectors by {error:.1%} of the largest value (allowed {vectors.tolerance:.1%}); "
             "this engine computes something else: do not use the point here"
         )
     if point.latency_ms is not None and latency_ms > SLOW_FACTOR * point.latency_ms:

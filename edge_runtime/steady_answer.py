@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import BudgetError
 from edge_runtime.frame import Frame
+from edge_runtime.manifest import Manifest
 from edge_runtime.postprocess import answer_of, calibrated
 from edge_runtime.result import Classification
 
@@ -40,6 +41,19 @@ class SteadyAnswer:
             raise BudgetError(f"smooth_s: {smooth_s} is not a time in seconds; choose 0 or more, such as 0.25")
         self._labels, self._smooth_s = labels, smooth_s
         self.forget()
+
+    @staticmethod
+    def of_bundle(manifest: Manifest, smooth_s: float) -> SteadyAnswer:
+        """For the answers of a bundle.
+
+        Raises:
+            BudgetError: as the class, or the bundle is a detector, whose boxes move and are not averaged.
+        """
+        if manifest.boxes is not None and smooth_s != 0.0:
+            raise BudgetError(
+                f"smooth_s: {smooth_s} s, but {manifest.name!r} is a detector, whose boxes are not averaged; choose 0"
+            )
+        return SteadyAnswer(manifest.labels, smooth_s)
 
     def forget(self) -> None:
         """Another video begins."""

@@ -23,6 +23,7 @@ def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
     """The line of one frame, with units in its keys. What a replay needs is not rounded."""
     decision, trail = result.decision, result.trail
     looked = {} if trail is None else {"steps": trail.looks, "stopped_because": trail.reason}
+    found = {} if result.boxes is None else {"boxes": len(result.boxes)}
     return {
         "event": "frame",
         "index": result.frame.index,
@@ -53,6 +54,7 @@ def frame_record(result: Result, readings: Readings) -> dict[str, Any]:
         "memory_available_bytes": readings.memory_available_bytes,
         "throttled": readings.throttled,
         **looked,
+        **found,
     }
 
 

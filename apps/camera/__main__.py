@@ -43,8 +43,9 @@ SOURCE_HELP = (
 @click.option("--adapt/--no-adapt", default=True, help="Move among operating points, or stay at the most accurate one.")
 @click.option("--policy", default="ours", help="Who chooses the point: ours, static, threshold, pi, alert, slackfit.")
 @click.option(
-    "--smooth", type=click.FloatRange(0), default=VIDEO_SMOOTH_S, metavar="SECONDS",
-    help="Average the answers over so long, from cut to cut; 0: each frame alone.",
+    "--smooth", type=click.FloatRange(0), metavar="SECONDS",
+    help="Average the answers over so long, from cut to cut; 0: each frame alone, and all that a detector can do.  "
+    f"[default: {VIDEO_SMOOTH_S}, of a detector 0]",
 )  # fmt: skip
 @click.option(
     "--look-where-found", is_flag=True,
@@ -118,15 +119,18 @@ def _metrics(options: dict[str, Any]) -> Iterator[Any]:
 
 def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) -> Callable[[Any], Any]:
     """A function that loads the runtime with the sensors it is given, and has each of `listen` called with answers."""
-    from edge_runtime.bundle import default_bundle_path
+    from edge_runtime.bundle import Bundle, default_bundle_path
     from edge_runtime.runtime import Runtime
 
     same = ("backend", "profile", "threads", "adapt", "policy", "telemetry", "query_table", "look_where_found")
 
     def load(sensors: Any) -> Any:
+        bundle = Bundle.load(options["bundle"] or default_bundle_path())
+        smooth_s = VIDEO_SMOOTH_S if bundle.manifest.boxes is None else 0.0
+        smooth_s = smooth_s if options["smooth"] is None else options["smooth"]
         runtime = Runtime.load(
-            options["bundle"] or default_bundle_path(), budget=budget, sensors=sensors, global_thread_pool=True,
-            warn=_tell, tell=_tell, smooth_s=options["smooth"], **{name: options[name] for name in same},
+            bundle, budget=budget, sensors=sensors, global_thread_pool=True, warn=_tell, tell=_tell, smooth_s=smooth_s,
+            **{name: options[name] for name in same},
         )  # fmt: skip
         for take in listen:
             runtime.on_result(take)

@@ -59,6 +59,8 @@ class CameraRuntime(Protocol):
     points: tuple[LadderPoint, ...]
 
     @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
     def pinned(self) -> str | None: ...
     @property
     def readings(self) -> Readings: ...
@@ -185,7 +187,7 @@ class _Session:
             wait=self._wait,
         )
         self._statistics = RunStatistics()
-        self._tracker = HudTracker(runtime.points)
+        self._tracker = HudTracker(runtime.points, runtime.labels)
         self._shown: tuple[npt.NDArray[np.uint8], HudState] | None = None
         self._paused = False
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from edge_runtime.look_trail import LookTrail
 from edge_runtime.point_names import without_shared_ending
 from edge_runtime.readings import UNKNOWN, Readings
-from edge_runtime.result import Result
+from edge_runtime.result import Box, Result
 
 HISTORY_S = 6.0
 """Length of the sparkline."""
@@ -82,6 +82,12 @@ class HudState:
     paused: bool = False
     trail: LookTrail | None = None
     """Where the network looked, where it looks several times."""
+    boxes: tuple[Box, ...] = ()
+    """What a detector found, the surest first, in pixels of the frame."""
+    labels: tuple[str, ...] = ()
+    """Of the network, for the colours of the boxes."""
+    measure: str = "accuracy"
+    """What the points' accuracy is: "AP" (average precision) of detectors."""
 
 
 def grid_points(points: Sequence[LadderPoint]) -> tuple[GridPoint, ...]:
@@ -114,10 +120,16 @@ def point_text(point: GridPoint | None, name: str = "") -> str:
 
 
 class HudTracker:
-    """Follows a run and makes the state of each frame."""
+    """Follows a run and makes the state of each frame.
 
-    def __init__(self, points: Sequence[LadderPoint]) -> None:
-        self._points = grid_points(points)
+    Args:
+        points: operating points of the run.
+        labels: of the network.
+    """
+
+    def __init__(self, points: Sequence[LadderPoint], labels: tuple[str, ...] = ()) -> None:
+        self._points, self._labels = grid_points(points), labels
+        self._measure = "accuracy" if all(getattr(point, "anchors", None) is None for point in points) else "AP"
         self._by_name = {point.name: point for point in self._points}
         self._history: deque[LatencySample] = deque()
         self._times_s: deque[float] = deque(maxlen=FPS_FRAMES + 1)
@@ -171,6 +183,9 @@ class HudTracker:
             switch_age_s=None if self._switched_s is None else now_s - self._switched_s,
             pinned=pinned,
             trail=result.trail,
+            boxes=result.boxes or (),
+            labels=self._labels,
+            measure=self._measure,
         )
 
     def _fps(self) -> float | None:

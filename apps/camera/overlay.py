@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from apps.camera.hud_boxes import Rectangle, draw_box_tags, draw_boxes
 from apps.camera.hud_layer import Colour
 from apps.camera.hud_shapes import (
     draw_area,
@@ -83,10 +84,14 @@ def draw_overlay(pixels: npt.NDArray[np.uint8], state: HudState) -> npt.NDArray[
     if state.trail is not None:
         band = (canvas.px(12 + 62 + 8), rows - canvas.px(12 + 112 + 8 + 24 + 8))
         draw_trail(picture, state.trail, rows / height, canvas.unit, band)
+    draw_boxes(picture, state.boxes, state.labels, rows / height, canvas.unit)
     _draw_answer(canvas, state)
     _draw_device(canvas, state)
-    _draw_pills(canvas, state)
+    pills_end = _draw_pills(canvas, state)
     _draw_dashboard(canvas, state)
+    if state.boxes:
+        taken = _panels(canvas, pills_end)
+        draw_box_tags(picture, state.boxes, state.labels, rows / height, canvas.unit, taken)
     if state.paused:
         _draw_paused(canvas)
     return picture
@@ -101,6 +106,16 @@ def display_size(height: int, width: int) -> tuple[int, int]:
         scale = max(LONGEST_SIDE / max(height, width), min(least, 4 * LONGEST_SIDE / max(height, width)))
     rows, columns = round(height * scale), round(width * scale)
     return max(2, rows + rows % 2), max(2, columns + columns % 2)
+
+
+def _panels(canvas: _Canvas, pills_end: int) -> tuple[Rectangle, ...]:
+    """What the answer, the device, the pills and the dashboard take."""
+    px, (rows, columns) = canvas.px, canvas.picture.shape[:2]
+    edge, high, bottom = px(12), px(12) + px(62), rows - px(12) - px(112)
+    return (
+        (edge, edge, edge + px(240), high), (columns - edge - px(262), edge, columns - edge, high),
+        (edge, bottom - px(8) - px(24), pills_end, bottom - px(8)), (edge, bottom, columns - edge, rows - edge),
+    )  # fmt: skip
 
 
 def accuracy_colour(share: float) -> Colour:
@@ -131,9 +146,11 @@ def _draw_answer(canvas: _Canvas, state: HudState) -> None:
     size = 21 * unit * min(1.0, max(0.66, room / text_width(label, 21 * unit, bold=True)))
     label = shortened(label, room, size, bold=True)
     drawn = draw_text(picture, label, inner, top + 31 * unit, size, colour, bold=not state.unsure)
-    if state.unsure and guess[0] != "unsure":
+    hint = f"{guess[0].replace('_', ' ')}?" if state.unsure and guess[0] != "unsure" else ""
+    hint = f"+ {len(state.boxes) - 1} more" if len(state.boxes) > 1 else hint
+    if hint:
         room = right - inner - share_width - drawn - px(16)
-        hint = shortened(f"{guess[0].replace('_', ' ')}?", room, 13 * unit)
+        hint = shortened(hint, room, 13 * unit)
         draw_text(picture, hint, inner + drawn + px(8), top + 31 * unit, 13 * unit, MUTED, opacity=0.85)
     draw_text(picture, share, right, top + 31 * unit, 15 * unit, colour, align="right")
     bar_top, bar_width = top + px(44), right - inner
@@ -189,8 +206,8 @@ def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
 
 
-def _draw_pills(canvas: _Canvas, state: HudState) -> None:
-    """Above the dashboard: the scenario's phase, and the last switch with its reason."""
+def _draw_pills(canvas: _Canvas, state: HudState) -> int:
+    """Above the dashboard: the scenario's phase, and the last switch with its reason; returns their right end."""
     px, unit, picture = canvas.px, canvas.unit, canvas.picture
     rows, columns = picture.shape[:2]
     height = px(24)
@@ -212,6 +229,8 @@ def _draw_pills(canvas: _Canvas, state: HudState) -> None:
         width = round(text_width(reason, 12 * unit)) + px(24)
         _glass(canvas, x, top, width, height, 12)
         draw_text(picture, reason, x + 12 * unit, top + 16.5 * unit, 12 * unit, TEXT if fresh else MUTED)
+        x += width
+    return x
 
 
 def _draw_dashboard(canvas: _Canvas, state: HudState) -> None:
@@ -242,7 +261,7 @@ def _draw_point(canvas: _Canvas, state: HudState, left: int, top: int, width: in
     draw_text(picture, shortened(name, px(90), size, bold=True), left, top + 40 * unit, size, TEXT, bold=True)
     if active is not None and active.accuracy is not None:
         draw_text(picture, f"{active.accuracy:.1%}", left, top + 61 * unit, 13 * unit, TEXT)
-        draw_text(picture, "expected accuracy", left, top + 74 * unit, 9 * unit, MUTED)
+        draw_text(picture, f"expected {state.measure}", left, top + 74 * unit, 9 * unit, MUTED)
     if state.pinned:
         draw_rounded(picture, left, top + px(83), px(52), px(17), px(8.5), CLOSE)
         draw_text(picture, "pinned", left + 26 * unit, top + 95 * unit, 11 * unit, GLASS, bold=True, align="centre")

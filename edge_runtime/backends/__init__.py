@@ -43,7 +43,10 @@ class Runner(Protocol):
     """(1, 3, H, W) float32, or (1, 3, T, H, W) for clips; write the picture here before `run`."""
 
     def run(self) -> npt.NDArray[np.float32]:
-        """Logits (1, classes) float32; a buffer of the runner, valid until the next run."""
+        """Logits (1, classes) float32, or rows (1, anchors, 4 + labels) of a detector (`OperatingPoint.output_shape`).
+
+        A buffer of the runner, valid until the next run.
+        """
 
     def close(self) -> None:
         """Release the engine's memory."""

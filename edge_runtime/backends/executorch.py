@@ -33,15 +33,15 @@ class LoadedProgram:
 class ExecutorchRunner:
     """A method of a module, its input buffer shared with the engine and its output copied out."""
 
-    def __init__(self, loaded: LoadedProgram, torch: Any, method: str, point: OperatingPoint, classes: int) -> None:
+    def __init__(self, loaded: LoadedProgram, torch: Any, method: str, point: OperatingPoint, labels: int) -> None:
         self._loaded: LoadedProgram | None = loaded
         self._method, self._name = method, point.name
         self.input: npt.NDArray[np.float32] = np.zeros(point.input_shape, np.float32)
-        self._output = np.zeros((1, classes), np.float32)
+        self._output = np.zeros(point.output_shape(labels), np.float32)
         self._tensors: tuple[Any, ...] = (torch.from_numpy(self.input),)  # contiguous: the engine misreads the rest
 
     def run(self) -> npt.NDArray[np.float32]:
-        """Logits (1, classes); the runner's own buffer."""
+        """As `OperatingPoint.output_shape`; the runner's own buffer."""
         if self._loaded is None:
             raise BackendError(f"{self._name}: the runner is closed; load the point again")
         try:
@@ -86,7 +86,7 @@ class ExecutorchBackend:
                 self._programs[program.file] = self._load(program.file, where)
             loaded = self._programs[program.file]
         method = point.method or "forward"
-        classes = len(self._bundle.manifest.labels)
+        labels = len(self._bundle.manifest.labels)
         if method not in loaded.methods:
             raise BackendError(
                 f"{where}: {program.file!r} has no method {method!r}; it has {', '.join(loaded.methods[:20])}; "
@@ -97,8 +97,8 @@ class ExecutorchBackend:
                 meta = loaded.module.method_meta(method)
         except RuntimeError as error:
             raise BackendError(f"{where}: ExecuTorch cannot read method {method!r}: {error}") from error
-        _require_shapes(meta, point, classes, f"{where}: method {method!r}")
-        runner = ExecutorchRunner(loaded, self._torch, method, point, classes)
+        _require_shapes(meta, point, labels, f"{where}: method {method!r}")
+        runner = ExecutorchRunner(loaded, self._torch, method, point, labels)
         runner.run()  # the method is planned and its weights are packed in its first run, which no frame should pay
         return runner
 
@@ -144,8 +144,8 @@ def import_engine() -> tuple[Any, Any]:
         raise BackendError(f"executorch is installed but cannot be used: {error}; reinstall it") from error
 
 
-def _require_shapes(meta: Any, point: OperatingPoint, classes: int, where: str) -> None:
-    wanted = {"input": point.input_shape, "output": (1, classes)}
+def _require_shapes(meta: Any, point: OperatingPoint, labels: int, where: str) -> None:
+    wanted = {"input": point.input_shape, "output": point.output_shape(labels)}
     if (meta.num_inputs(), meta.num_outputs()) != (1, 1):
         raise BackendError(
             f"{where} has {meta.num_inputs()} inputs and {meta.num_outputs()} outputs, expected one of each; "

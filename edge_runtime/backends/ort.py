@@ -40,10 +40,10 @@ class OrtRunner:
         session: Any,
         program: Program,
         point: OperatingPoint,
-        classes: int,
+        labels: int,
     ) -> None:
         self.input: npt.NDArray[np.float32] = np.zeros(point.input_shape, np.float32)
-        self._output = np.zeros((1, classes), np.float32)
+        self._output = np.zeros(point.output_shape(labels), np.float32)
         self._session, self._name = session, point.name
         self._binding = session.io_binding()
         for bind, name, array in (
@@ -53,7 +53,7 @@ class OrtRunner:
             bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
     def run(self) -> npt.NDArray[np.float32]:
-        """Logits (1, classes); the runner's own buffer."""
+        """As `OperatingPoint.output_shape`; the runner's own buffer."""
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises its own kinds, all plain
@@ -104,7 +104,7 @@ class OrtBackend:
         _shared_arena.append(True)
 
     @cached_property
-    def _classes(self) -> int:
+    def _labels(self) -> int:
         return len(self._bundle.manifest.labels)
 
     def load(self, point: OperatingPoint) -> OrtRunner:
@@ -115,7 +115,7 @@ class OrtBackend:
         options = self._session_options(point, tensors)
         try:
             session = open_session(self._ort, graph, options)
-            return OrtRunner(session, program, point, self._classes)
+            return OrtRunner(session, program, point, self._labels)
         except Exception as error:
             raise BackendError(
                 f"{self._bundle.root}: point {point.name!r}: ONNX Runtime {self._ort.__version__} refuses "

@@ -239,7 +239,7 @@ class PointProfile:
     size_hw: tuple[int, int]
     madds: int
     accuracy: dict[str, float]
-    """Split -> top-1 accuracy 0-1, from the manifest."""
+    """Split -> accuracy 0-1, from the manifest: top-1, or of detectors average precision at IoU 0.5."""
     latency: Latency
     throughput_fps: float
     """1000 / mean: runs a second, one after the other, engine only."""

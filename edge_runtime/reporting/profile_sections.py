@@ -27,6 +27,8 @@ from edge_runtime.reporting.sustained_chart import sustained_chart
 from edge_runtime.reporting.sweep_charts import device_lines, thread_lines
 
 MOST_HILLS = 13
+MEASURES = {"classification": "top-1", "detection": "average precision at IoU 0.5"}
+"""Task of a bundle -> what its accuracies are."""
 
 
 def profile_sections(devices: Sequence[Device], split: str) -> tuple[Section, ...]:
@@ -73,7 +75,8 @@ def _ladder(devices: Sequence[Device], split: str) -> Section:
     if len(counts) > 1:
         threads = " and ".join(f"{count_of_threads(device.threads)} on {device.label}" for device in devices)
     dataset = devices[0].result.bundle.splits.get(split)
-    source = f"Accuracy is top-1 on {split}{f' ({dataset})' if dataset else ''}; latency is with {threads}."
+    measure = MEASURES.get(devices[0].result.bundle.task, "top-1")
+    source = f"Accuracy is {measure} on {split}{f' ({dataset})' if dataset else ''}; latency is with {threads}."
     tables = [table for device in devices for table in ladder_tables(device, _of(device, devices))]
     return Section("ladder", "The ladder", (source,), (figure,), tuple(tables))
 

@@ -42,6 +42,19 @@ def manifest_values(**changes: Any) -> dict[str, Any]:
     return values
 
 
+DETECTOR_POINTS = ((0.25, 16, 20), (0.5, 32, 80), (1.0, 32, 80))
+"""Width, side of the input and rows of the output of the tiny detector's points."""
+
+
+def detector_values(**changes: Any) -> dict[str, Any]:
+    """A good manifest of a detector without its `files`, with some keys replaced."""
+    points = [
+        {**point_values(width, side), "anchors": anchors, "unsure_below": 0.3}
+        for width, side, anchors in DETECTOR_POINTS
+    ]
+    return manifest_values(**{"schema_version": 3, "task": "detection", "boxes": {}, "points": points, **changes})
+
+
 def npz_bytes(**arrays: np.ndarray) -> bytes:
     """An uncompressed npz."""
     buffer = io.BytesIO()

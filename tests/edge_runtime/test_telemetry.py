@@ -15,7 +15,7 @@ from edge_runtime.errors import SinkError
 from edge_runtime.frame import Frame
 from edge_runtime.look_trail import LookTrail
 from edge_runtime.readings import UNKNOWN, Readings
-from edge_runtime.result import Classification, Decision, Result
+from edge_runtime.result import Box, Classification, Decision, Result
 from edge_runtime.telemetry import FLUSH_EVERY_S, TelemetryFile, frame_record
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "telemetry.md"
@@ -25,6 +25,9 @@ RESULT = Result(
 )  # fmt: skip
 
 VIEW = (0.0, 0.0, 2.0, 2.0)
+FOUND_TWO = dataclasses.replace(
+    RESULT, boxes=(Box("cup", 0.9, 0.0, 0.0, 2.0, 2.0), Box("dog", 0.8, 0.0, 0.0, 1.0, 1.0))
+)
 LOOKED_TWICE = dataclasses.replace(RESULT, trail=LookTrail(2, 5, "sure", VIEW, (VIEW,)))
 
 
@@ -47,9 +50,18 @@ def test_the_looks_of_a_network_with_early_exits_are_recorded() -> None:
     assert added == {"steps": 2, "stopped_because": "sure"}
 
 
-def test_every_key_is_documented() -> None:
+def test_of_boxes_the_number_is_recorded() -> None:
+    added = {**frame_record(FOUND_TWO, UNKNOWN)}
+    for key in frame_record(RESULT, UNKNOWN):
+        del added[key]
+    assert added == {"boxes": 2}
+    assert frame_record(dataclasses.replace(RESULT, boxes=()), UNKNOWN)["boxes"] == 0
+
+
+@pytest.mark.parametrize("result", [LOOKED_TWICE, FOUND_TWO])
+def test_every_key_is_documented(result: Result) -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert [key for key in frame_record(LOOKED_TWICE, UNKNOWN) if f"`{key}`" not in text] == []
+    assert [key for key in frame_record(result, UNKNOWN) if f"`{key}`" not in text] == []
 
 
 def test_lines_reach_the_disk_about_once_a_second(tmp_path: Path) -> None:
