@@ -132,7 +132,8 @@ train-moves: $(VENV)/.ready
 
 moves-bundle: $(VENV)/.ready
 	$(BIN)/python -m converters build --checkpoint $(OUT)/moves-7/model.pt --data $(TRAIN_DATA) --backend onnxruntime \
-		--precision int8 --reduce-range --threads 1 --out apps/demo/moves-7.bundle --force
+		--precision fp32,int8 --reduce-range --threads 1 --out $(OUT)/moves-7.bundle --force
+	$(BIN)/python -m converters select $(OUT)/moves-7.bundle --precision int8 --out apps/demo/moves-7.bundle --force
 
 # The bundle that ships: both precisions verified side by side (docs/bundle.md has their table), then int8 alone.
 bundle: $(VENV)/.ready

@@ -93,6 +93,7 @@ def photo_accuracy(bundle: Bundle, clips: Sequence[np.ndarray], labels: np.ndarr
 def measure(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
     """A row for each point, the dearest first."""
     from apps.demo.make_moves import HERE, make_moves
+    from converters.point_latency import measure_latency_ms
     from edge_runtime.runtime import Runtime
 
     facts = bundle.manifest
@@ -100,6 +101,7 @@ def measure(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
     points = sorted(bundle.points_for("onnxruntime"), key=lambda p: -p.madds)
     largest = max(points, key=lambda p: (p.frames or 0, p.size_hw))
     clips, labels = photo_clips(photos, largest.frames or 0, largest.size_hw[0])
+    latency_ms = measure_latency_ms(bundle, threads=1)
     accuracy, rows = photo_accuracy(bundle, clips, labels), []
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "moves.mp4"
@@ -110,7 +112,7 @@ def measure(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
                 runtime.pin(point.name)
                 shares = video_shares(video_answers(runtime, video), truth, facts.clip.duration_ms / 1000.0)
                 rows.append({
-                    "point": point.name, "madds": point.madds, "latency_ms": point.latency_ms, **point.accuracy,
+                    "point": point.name, "madds": point.madds, "latency_ms": latency_ms[point.name], **point.accuracy,
                     "photos": accuracy[point.name], "video": shares,
                 })  # fmt: skip
                 click.echo(line(rows[-1]))
