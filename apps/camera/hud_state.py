@@ -112,6 +112,13 @@ def size_text(size: tuple[int, ...]) -> str:
     return text if len(size) == 2 else f"{size[0]} × {text}"
 
 
+def point_caption(point: GridPoint | None) -> str:
+    """What the parts of `point_text` are."""
+    if point is not None and point.label:
+        return "LOOKS"
+    return "WIDTH × RESOLUTION" if point is None or len(point.size) == 2 else "WIDTH × FRAMES × SIZE"
+
+
 def point_text(point: GridPoint | None, name: str = "") -> str:
     """A point for people: "0.75 × 56", or its name where it looks several times."""
     if point is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,18 @@ def _font() -> dict[str, Any]:
     facts = json.loads((folder / "hud_font.json").read_text("utf-8"))
     sheet = cv2.imdecode(np.fromfile(folder / "hud_font.png", np.uint8), cv2.IMREAD_GRAYSCALE)
     return {"facts": facts, "sheet": sheet}
+
+
+def fitting(text: str, width_px: float, sizes_px: Sequence[float], bold: bool = False) -> tuple[str, float]:
+    """A text that is no wider than this, and its size.
+
+    The first size that does; else without blanks around ×, at the smallest size and at 0.85 of it; else shortened.
+
+    Args:
+        sizes_px: largest first.
+    """
+    narrow, least = text.replace(" × ", "×"), 0.85 * sizes_px[-1]
+    for shown, size in [*((text, size) for size in sizes_px), (narrow, sizes_px[-1]), (narrow, least)]:
+        if text_width(shown, size, bold) <= width_px:
+            return shown, size
+    return shortened(narrow, width_px, least, bold), least

@@ -25,8 +25,8 @@ from apps.camera.hud_shapes import (
     draw_ring,
     draw_rounded,
 )
-from apps.camera.hud_state import HISTORY_S, GridPoint, HudState, point_text, size_text
-from apps.camera.hud_text import draw_text, shortened, text_width
+from apps.camera.hud_state import HISTORY_S, GridPoint, HudState, point_caption, point_text, size_text
+from apps.camera.hud_text import draw_text, fitting, shortened, text_width
 from apps.camera.hud_trail import draw_trail, draw_trail_pill
 from edge_runtime.readings import Readings
 
@@ -253,12 +253,10 @@ def _draw_point(canvas: _Canvas, state: HudState, left: int, top: int, width: in
     """The active operating point in words and as a lit cell among the others."""
     px, unit, picture = canvas.px, canvas.unit, canvas.picture
     active = next((point for point in state.points if point.name == state.point), None)
-    caption = "LOOKS" if active is not None and active.label else "WIDTH × RESOLUTION"
-    draw_text(picture, caption, left, top + 19 * unit, 9 * unit, MUTED)
-    name = point_text(active, state.point) or "–"
+    draw_text(picture, point_caption(active), left, top + 19 * unit, 9 * unit, MUTED)
     sizes = (17 * unit, 15.5 * unit, 14 * unit)  # three digits of pixels need smaller letters
-    size = next((s for s in sizes if text_width(name, s, bold=True) <= px(90)), sizes[-1])
-    draw_text(picture, shortened(name, px(90), size, bold=True), left, top + 40 * unit, size, TEXT, bold=True)
+    name, size = fitting(point_text(active, state.point) or "–", px(90), sizes, bold=True)
+    draw_text(picture, name, left, top + 40 * unit, size, TEXT, bold=True)
     if active is not None and active.accuracy is not None:
         draw_text(picture, f"{active.accuracy:.1%}", left, top + 61 * unit, 13 * unit, TEXT)
         draw_text(picture, f"expected {state.measure}", left, top + 74 * unit, 9 * unit, MUTED)

@@ -11,7 +11,7 @@ import pytest
 from camera_fakes import POINTS, make_result
 
 from apps.camera.hud_state import HISTORY_S, GridPoint, HudState, HudTracker, LatencySample, grid_points, point_text
-from apps.camera.hud_text import draw_text, shortened, text_width
+from apps.camera.hud_text import draw_text, fitting, shortened, text_width
 from apps.camera.overlay import accuracy_colour, display_size, draw_overlay
 from edge_runtime.readings import Readings
 
@@ -138,6 +138,11 @@ def test_text_has_the_width_it_says_and_is_cut_at_the_edges() -> None:
     draw_text(picture, "letters that are not there: 猫", -50, 2, 20, (255, 255, 255), align="right")
     assert text_width(shortened("a very long label indeed", 80, 20), 20) <= 80
     assert shortened("short", 80, 20) == "short"
+    assert fitting("1 × 2", 500, (20, 10)) == ("1 × 2", 20)
+    assert fitting("1 × 2", text_width("1 × 2", 10) + 1, (20, 10)) == ("1 × 2", 10)
+    assert fitting("1 × 2", text_width("1×2", 10) + 1, (20, 10)) == ("1×2", 10)
+    assert fitting("1 × 2", text_width("1×2", 8.5) + 0.1, (20, 10)) == ("1×2", 8.5)
+    assert fitting("1 × 2", text_width("1…", 8.5) + 0.1, (20, 10)) == ("1…", 8.5)
 
 
 def test_the_accuracy_palette_runs_from_its_first_to_its_last_colour() -> None:
@@ -149,6 +154,7 @@ def test_the_accuracy_palette_runs_from_its_first_to_its_last_colour() -> None:
 def test_points_are_named_for_people() -> None:
     assert point_text(GridPoint("p", 0.75, (56, 56))) == "0.75 × 56"
     assert point_text(GridPoint("p", 1.0, (48, 64))) == "1.00 × 64x48"
+    assert point_text(GridPoint("p", 1.0, (8, 64, 64))) == "1.00 × 8 × 64"
     assert point_text(None, "p") == "p"
 
 
@@ -161,9 +167,14 @@ def test_a_point_of_three_digits_is_written_out(size_hw: tuple[int, int], monkey
         return draw_text(picture, text, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("apps.camera.overlay.draw_text", draw)
-    point = GridPoint("big", 1.0, (128, 128), 0.89)
-    draw_overlay(np.full((*size_hw, 3), 128, np.uint8), replace(STATE, points=(point,), point="big"))
-    assert "1.00 × 128" in written
+    for size, name, caption in (
+        ((128, 128), "1.00 × 128", "WIDTH × RESOLUTION"), ((16, 224, 224), "1.00×16×224", "WIDTH × FRAMES × SIZE"),
+    ):  # fmt: skip
+        written.clear()
+        point = GridPoint("big", 1.0, size, 0.89)
+        draw_overlay(np.full((*size_hw, 3), 128, np.uint8), replace(STATE, points=(point,), point="big"))
+        assert name in written
+        assert caption in written
 
 
 def test_the_tracker_follows_switches_rates_and_history() -> None:
