@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 try:
     import click
     import torch
 
-    from converters.build import BuildRequest, build
-    from converters.build_choices import choose
+    from converters.boxes_command import boxes_command
+    from converters.build import build
+    from converters.build_options import BuildOptions, say_written, with_build_options
     from converters.bundle_checkpoint import checkpoint_from_bundle
     from converters.delegation import MIN_DELEGATED
     from converters.errors import ConversionError
@@ -20,11 +20,10 @@ try:
     from converters.focus_checkpoint import focus_checkpoint_from_bundle
     from converters.glance_focus_command import focus_command
     from converters.imagenet_command import imagenet_command
-    from converters.int8_graph import QuantSpec
-    from converters.norm_rounding import TABLE_STEP
     from converters.select_points import select_points
     from edge_runtime.bundle import Bundle
     from edge_runtime.errors import EdgeRuntimeError
+    from zoo.box_recipe import FAMILY as BOXES
     from zoo.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from zoo.gfnet_recipe import GlanceRecipe
     from zoo.pictures import DataError
@@ -49,19 +48,7 @@ def main() -> None:
 
 
 @main.command("build")
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of a finished training.")
-@click.option(
-    "--data", type=click.Path(), required=True, help="What it was trained on: verification needs the pictures or clips."
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="NAME.bundle, a new folder.")
-@click.option("--profile", help="Device profile (name or file): engine, precision and threads from there.")
-@click.option("--backend", help="onnxruntime, executorch, or onnxruntime,executorch; default: onnxruntime.")
-@click.option("--precision", help="fp32, int8, or fp32,int8; default: fp32.")
-@click.option(
-    "--reduce-range/--full-range", default=None, help="7-bit weights for x86 without VNNI; default: by this CPU."
-)
-@click.option("--max-drop", type=float, default=0.01, show_default=True, help="Accuracy that an int8 point may lose.")
-@click.option("--threads", type=click.IntRange(1), help="For verification and timing; default: 1.")
+@with_build_options
 @click.option(
     "--min-delegated",
     type=click.FloatRange(0, 1),
@@ -69,55 +56,17 @@ def main() -> None:
     show_default=True,
     help="Share of a method's operators that XNNPACK must run.",
 )
-@click.option("--max-points", type=click.IntRange(2), help="Of each engine; default: the profile's, else no limit.")
-@click.option(
-    "--drop-dominated/--keep-dominated",
-    default=None,
-    help="Leave out points that another one beats on this machine; default: if --profile is this machine's.",
-)
-@click.option(
-    "--table-step",
-    type=click.FloatRange(1 / 1024, 1.0),
-    default=TABLE_STEP,
-    show_default=True,
-    help="What normalisation statistics are rounded to; smaller is more exact and larger on disk.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
-def build_command(
-    checkpoint: Path,
-    data: str,
-    out: Path,
-    profile: str | None,
-    backend: str | None,
-    precision: str | None,
-    reduce_range: bool | None,
-    max_drop: float,
-    threads: int | None,
-    min_delegated: float,
-    max_points: int | None,
-    drop_dominated: bool | None,
-    table_step: float,
-    force: bool,
-) -> None:
+def build_command(min_delegated: float, **values: Any) -> None:
     """Export, verify and pack a checkpoint."""
-    choices = choose(profile, backend, precision, threads, reduce_range, max_points, drop_dominated)
+    options = BuildOptions(**values)
+    choices = options.choices()
     torch.set_num_threads(choices.threads)
-    provenance = {
-        "commit": _commit(),
-        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": f"converters build --checkpoint {checkpoint.name} --data {Path(data).name} --out {out.name}",
-    }
-    quant = QuantSpec(reduce_range=choices.reduce_range, max_drop=max_drop)
-    held = load_checkpoint(checkpoint)
-    source = open_source(Recipe.from_dict(held.recipe), data)
-    request = BuildRequest(
-        held, source, out, out.stem, choices.precisions, quant, choices.threads,
-        force, provenance, choices.backends, min_delegated,
-        drop_dominated=choices.drop_dominated, max_points=choices.max_points, table_step=table_step,
-    )  # fmt: skip
-    path, checks = build(request, click.echo)
-    size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    click.echo(f"wrote {path}: {len(checks)} points, {size / 1e6:.2f} MB")
+    held = load_checkpoint(options.checkpoint)
+    if held.recipe.get("family") == BOXES:
+        raise ConversionError(f"{options.checkpoint}: holds a detector; give it to python -m converters boxes")
+    source = open_source(Recipe.from_dict(held.recipe), options.data)
+    request = options.request("build", held, source, choices, min_delegated=min_delegated)
+    say_written(*build(request, click.echo))
 
 
 @main.command("select")
@@ -145,6 +94,8 @@ def checkpoint_command(bundle: Path, recipe: str, out: Path, force: bool) -> Non
     if out.exists() and not force:
         raise ConversionError(f"{out}: is there already; choose another --out, or give --force")
     opened = Bundle.load(bundle)
+    if opened.manifest.boxes is not None:
+        raise ConversionError(f"{bundle}: holds a detector, which cannot be turned back; keep its model.pt")
     if opened.manifest.exits is None:
         held = checkpoint_from_bundle(opened, Recipe.from_file(recipe))
     else:
@@ -154,14 +105,7 @@ def checkpoint_command(bundle: Path, recipe: str, out: Path, force: bool) -> Non
     click.echo(f"wrote {out}: {f'{len(held.accuracy)} points' if held.accuracy else 'Glance and Focus'}")
 
 
-def _commit() -> str:
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
+main.add_command(boxes_command)
 main.add_command(family_command)
 main.add_command(focus_command)
 main.add_command(imagenet_command)

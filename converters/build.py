@@ -30,19 +30,18 @@ from converters.point_choice import choose_points
 from converters.point_latency import measure_latency_ms
 from converters.self_test import self_test
 from converters.shared_weights import full_store, recipe_values
-from converters.subnets import Subnet, channel_rule, clip_of, convert_width, float_point, size_of_point, table_key
-from converters.verification import PointCheck, accuracy_of, compare, engine_logits, require_parity, torch_logits
+from converters.subnets import Subnet, channel_rule, convert_width, float_point, size_of_point, table_key
+from converters.task import Classification, Task
+from converters.verification import PointCheck, engine_outputs, require_parity, torch_outputs
 from edge_runtime.backends import BackendOptions, open_backend
 from edge_runtime.bundle import Bundle
 from edge_runtime.manifest import Manifest, OperatingPoint, Preprocessing, Program, Vectors, version_to_write
 from edge_runtime.preprocess import TensorSpec
 from edge_runtime.tensor_recipe import GraphTensors
-from zoo import SlimNet, materialise
+from zoo import materialise
 from zoo.checkpoint import Checkpoint
 from zoo.clip_source import ClipSource
-from zoo.pictures import PictureSource, Split
-from zoo.recipe import Recipe
-from zoo.sizes import size_of
+from zoo.pictures import PictureSource
 from zoo.slim_net import Size
 
 WEIGHTS, TABLES, VECTORS = "weights.npz", "tables.npz.z", "vectors/selftest.npz"
@@ -75,6 +74,8 @@ class BuildRequest:
     """Leave out points that another one beats here; only where this machine is the kind that the bundle is for."""
     max_points: int | None = None
     """Of each engine; None keeps all."""
+    kind: Callable[[Checkpoint, PictureSource | ClipSource], Task] = Classification
+    """What the checkpoint was trained for."""
 
 
 def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Path, list[PointCheck]]:
@@ -90,21 +91,21 @@ def build(request: BuildRequest, report: Report = lambda line: None) -> tuple[Pa
     Raises:
         ConversionError: the export fails or a float point differs from torch; nothing is left behind.
     """
-    model = request.checkpoint.build()
-    if not len(model.norm_bank):
+    task = request.kind(request.checkpoint, request.source)
+    if not len(task.model.norm_bank):
         raise ConversionError("the checkpoint is not calibrated; finish its training (python -m zoo train) first")
     with BundleWriter(request.target, request.overwrite) as writer:
-        return _Build(request, model, writer, report).run()
+        return _Build(request, task, writer, report).run()
 
 
 class _Build:
     """The state of one conversion."""
 
-    def __init__(self, request: BuildRequest, model: SlimNet, writer: BundleWriter, report: Report) -> None:
-        self.request, self.model, self.writer, self.report = request, model, writer, report
-        self.recipe = Recipe.from_dict(request.checkpoint.recipe)
-        self.splits = request.source.splits(self.recipe.calib_pictures, self.recipe.select_pictures)
-        self.store = full_store(model)
+    def __init__(self, request: BuildRequest, task: Task, writer: BundleWriter, report: Report) -> None:
+        self.request, self.task, self.writer, self.report = request, task, writer, report
+        self.model, self.recipe = task.model, task.recipe
+        self.quant = replace(request.quant, float_layers=(*request.quant.float_layers, *task.float_layers))
+        self.store = full_store(self.model)
         self.tables: dict[str, np.ndarray] = {}
         self.stored_int8: dict[str, np.ndarray] = {}
         self.quantized: dict[str, Int8Subnet] = {}
@@ -190,24 +191,26 @@ class _Build:
 
     def _executorch_job(self, precisions: tuple[str, ...]) -> ExecutorchJob:
         request = self.request
-        splits = {n: self.splits[n] for n in self._measured()}
+        splits = {n: self.task.splits[n] for n in self._measured()}
         return ExecutorchJob(
-            self.subnets, precisions, request.quant,
+            self.subnets, precisions, self.quant,
             lambda subnet, accuracy: self.quantized.get(subnet.name) or self._quantize_exactly(subnet, accuracy),
             lambda found, size: point_tensors(found, self.store.arrays, self.tables, size),
-            {n: self._pictures(s) for n, s in splits.items()}, {n: s.labels for n, s in splits.items()},
+            {n: self.task.pictures(n) for n in splits}, {n: s.labels for n, s in splits.items()},
             self.writer.write, lambda programs, points: self.writer.open(self._manifest(programs, points)),
-            self._calibrated, self.report, request.threads, request.min_delegated, request.cache_folder,
+            self.task.finished, self.report, request.threads, request.min_delegated, request.cache_folder,
         )  # fmt: skip
 
     def _convert(self, width: float) -> None:
         started = time.monotonic()
-        converted = convert_width(self.model, width, self.recipe.sizes(), self.store, self.request.table_step)
+        converted = convert_width(
+            self.model, width, self.recipe.sizes(), self.store, self.request.table_step, self.task.free_sides
+        )
         for subnet in converted:
             names = {t.name for t in subnet.recipe.tensors}
             self._add_program(subnet, "fp32", externalise(subnet.template, names), subnet.recipe)
             self.tables.update(subnet.tables)
-            self.points += [float_point(subnet, size) for size in subnet.by_size]
+            self.points += [replace(float_point(subnet, s), anchors=self.task.anchors(s)) for s in subnet.by_size]
         self.subnets += converted
         graphs = "" if len(converted) == 1 else f" as {len(converted)} graphs, {', '.join(s.name for s in converted)},"
         self.report(
@@ -233,18 +236,18 @@ class _Build:
 
     def _manifest(self, programs: list[Program] | None = None, points: list[OperatingPoint] | None = None) -> Manifest:
         """With these programs and points, or with all so far."""
-        request, recipe = self.request, self.recipe
+        request, task = self.request, self.task
         onnx = "onnxruntime" in request.backends
-        clip, what = clip_of(recipe), "clips" if recipe.clips else "pictures"
-        splits = {n: f"{request.source.root.name}, {len(self.splits[n])} {what}" for n in self._measured()}
+        where, what = request.source.root.name, task.examples
+        splits = {n: f"{where}, {len(task.splits[n])} {what}" for n in self._measured()}
         return Manifest(
-            version_to_write(clip), request.name, "classification", tuple(request.checkpoint.classes),
+            version_to_write(task.clip, task.boxes), request.name, task.name, tuple(request.checkpoint.classes),
             self._preprocessing(), tuple(self.programs if programs is None else programs),
             tuple(self.points if points is None else points), {},
-            channel_rule=channel_rule(self.model, recipe),
-            weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, clip=clip,
-            notes=tuple(self.notes),
-            provenance={"recipe": f"{recipe.model} {recipe.method}, {recipe.epochs} epochs", **request.provenance},
+            channel_rule=channel_rule(self.model, self.recipe),
+            weights=WEIGHTS if onnx else None, tables=TABLES if onnx else None, splits=splits, clip=task.clip,
+            boxes=task.boxes, notes=tuple(self.notes),
+            provenance={"recipe": task.recipe_text, **request.provenance},
         )  # fmt: skip
 
     def _preprocessing(self) -> Preprocessing:
@@ -252,58 +255,42 @@ class _Build:
         return Preprocessing(mean, std)
 
     def _measured(self) -> list[str]:
-        return [name for name in MEASURED_SPLITS if name in self.splits]
+        return [name for name in MEASURED_SPLITS if name in self.task.splits]
 
-    def _pictures(self, split: Split) -> list[np.ndarray]:
-        return [self.request.source.picture(name) for name in split.names]
+    def _measured_pictures(self) -> list[np.ndarray]:
+        return [picture for name in self._measured() for picture in self.task.pictures(name)]
 
     def _open(self) -> Bundle:
         return self.writer.open(self._manifest())
 
     def _verify_floats(self) -> None:
         """Every float point against torch on the select and test pictures; refuses a point that differs."""
-        bundle = self._open()
-        pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
-        labels = {name: self.splits[name].labels for name in self._measured()}
+        bundle, pictures = self._open(), self._measured_pictures()
         backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
         references = {table_key(s.width, size): plain for s in self.subnets for size, plain in s.by_size.items()}
         for index, point in enumerate(self.points):
-            reference = torch_logits(references[str(point.table)], bundle, point.size, pictures)
-            check = compare(point.name, reference, engine_logits(backend, bundle, point, pictures), labels)
+            reference = torch_outputs(references[str(point.table)], bundle, point.size, pictures)
+            found = engine_outputs(backend, bundle, point, pictures)
+            check = self.task.check(point, reference, found, self._measured())
             require_parity(check)
             self._accept(check)
             self._check_rounding(bundle, point, check)
-            self.points[index] = self._calibrated(replace(point, accuracy=check.accuracy))
+            self.points[index] = self.task.finished(point, check)
 
     def _check_rounding(self, bundle: Bundle, point: OperatingPoint, check: PointCheck) -> None:
         """The point's accuracy with the stored statistics against that with the checkpoint's."""
         exact = materialise(self.model, width=point.width, resolution=size_of_point(point))
-        select = self.splits["select"]
-        logits = torch_logits(exact, bundle, point.size, self._pictures(select))
-        require_fine_steps(
-            point.name, accuracy_of(logits, select.labels), check.accuracy["select"], len(select),
-            self.request.table_step,
-        )  # fmt: skip
+        select = self.task.pictures("select")
+        accuracy = self.task.accuracy(torch_outputs(exact, bundle, point.size, select), point, "select")
+        require_fine_steps(point.name, accuracy, check.accuracy["select"], len(select), self.request.table_step)
 
     def _accept(self, check: PointCheck) -> None:
         self.checks.append(check)
-        accuracy = ", ".join(f"{split} {value:.3f}" for split, value in check.accuracy.items())
-        self.report(
-            f"{check.point}: agreement {check.agreement:.2%}, error {check.max_relative_error:.1e}, {accuracy}"
-        )  # fmt: skip
-
-    def _calibrated(self, point: OperatingPoint) -> OperatingPoint:
-        """The point with the checkpoint's confidence calibration."""
-        key = (point.width, size_of_point(point))
-        row = next((r for r in self.request.checkpoint.accuracy if (r["width"], size_of(r)) == key), {})
-        return replace(
-            point, temperature=float(row.get("temperature", 1.0)), unsure_below=float(row.get("unsure_below", 0.0))
-        )  # fmt: skip
+        self.report(check.summary())
 
     def _quantize(self, subnet: Subnet) -> None:
         """Add the int8 points of a width that lose no more than the spec allows."""
-        select = self._pictures(self.splits["select"])
-        labels = self.splits["select"].labels
+        select = self.task.pictures("select")
         floats = {size_of_point(p): p for p in self.points if p.program == f"{subnet.name}-fp32"}
 
         def drops_of(found: Int8Subnet) -> dict[Size, float]:
@@ -312,21 +299,23 @@ class _Build:
             backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
             drops = {}
             for size, point in floats.items():
-                logits = engine_logits(backend, bundle, bundle.point(int8_name(point)), select)
-                drops[size] = point.accuracy["select"] - accuracy_of(logits, labels)
+                found_point = bundle.point(int8_name(point))
+                outputs = engine_outputs(backend, bundle, found_point, select)
+                drops[size] = point.accuracy["select"] - self.task.accuracy(outputs, found_point, "select")
             return drops
 
         chosen, drops = self._gate(subnet, drops_of)
         self.quantized[subnet.name] = chosen
         self._stage(chosen, floats)
-        if chosen.spec.float_layers:
-            self.notes.append(f"{subnet.name} int8: {', '.join(chosen.spec.float_layers)} stay float")
+        floating = [name for name in chosen.spec.float_layers if name not in self.task.float_layers]
+        if floating:
+            self.notes.append(f"{subnet.name} int8: {', '.join(floating)} stay float")
         self._check_int8(floats, drops)
 
     def _quantize_exactly(self, subnet: Subnet, accuracy: dict[Size, float]) -> Int8Subnet:
         """A width for ExecuTorch alone; its answers are computed in float, since this processor may saturate."""
-        labels, spec = self.splits["select"].labels, self._tensor_spec()
-        pictures = self._pictures(self.splits["select"])
+        labels, spec = self.task.splits["select"].labels, self._tensor_spec()
+        pictures = self.task.pictures("select")
 
         def drops(found: Int8Subnet) -> dict[Size, float]:
             return exact_drops(found, accuracy, self.store.arrays, self.tables, pictures, labels, spec)
@@ -337,16 +326,16 @@ class _Build:
         self, subnet: Subnet, drops_of: Callable[[Int8Subnet], dict[Size, float]]
     ) -> tuple[Int8Subnet, dict[Size, float]]:
         """The width in int8, with as many float layers as the allowed loss needs."""
-        calibration, spec = self._pictures(self.splits["calib"]), self._tensor_spec()
+        calibration, spec = self.task.pictures("calib"), self._tensor_spec()
         gammas = subnet.gammas(self.model)
 
         def quantize(quant: QuantSpec) -> Int8Subnet:
             return quantize_width(subnet, self.store.arrays, self.tables, gammas, calibration, spec, quant)
 
         def float_layers_of(quant: QuantSpec, size: Size, count: int) -> QuantSpec:
-            return with_float_layers(subnet, size, quant, count, calibration, spec)
+            return with_float_layers(subnet, size, quant, count, calibration, spec, self.task.change)
 
-        return quantize_with_gate(quantize, drops_of, float_layers_of, self.request.quant, self.report)
+        return quantize_with_gate(quantize, drops_of, float_layers_of, self.quant, self.report)
 
     def _tensor_spec(self) -> TensorSpec:
         return TensorSpec.from_facts(self._preprocessing())
@@ -366,8 +355,7 @@ class _Build:
         """Measure the int8 points on every split; leave out those that lose too much, and say so."""
         bundle = self._open()
         backend = open_backend("onnxruntime", bundle, BackendOptions(self.request.threads))
-        pictures = [p for name in self._measured() for p in self._pictures(self.splits[name])]
-        labels = {name: self.splits[name].labels for name in self._measured()}
+        pictures = self._measured_pictures()
         for size, point in floats.items():
             name = int8_name(point)
             index = next(i for i, p in enumerate(self.points) if p.name == name)
@@ -376,10 +364,11 @@ class _Build:
                 self.report(self.notes[-1])
                 del self.points[index]
                 continue
-            reference = engine_logits(backend, bundle, point, pictures)
-            check = compare(name, reference, engine_logits(backend, bundle, self.points[index], pictures), labels)
+            reference = engine_outputs(backend, bundle, point, pictures)
+            found = engine_outputs(backend, bundle, self.points[index], pictures)
+            check = self.task.check(self.points[index], reference, found, self._measured())
             self._accept(check)
-            self.points[index] = replace(self.points[index], accuracy=check.accuracy)
+            self.points[index] = self.task.finished(self.points[index], check)
 
     def _drop_floats(self) -> None:
         """A bundle of int8 alone; a float point stays where its int8 one was left out."""

@@ -44,8 +44,8 @@ class ExecutorchJob:
     """Adds a file to the bundle."""
     open_bundle: Callable[[list[Program], list[OperatingPoint]], Bundle]
     """The bundle with these programs and points alone."""
-    finish_point: Callable[[OperatingPoint], OperatingPoint]
-    """Adds the checkpoint's confidence calibration."""
+    finish_point: Callable[[OperatingPoint, PointCheck], OperatingPoint]
+    """Adds the accuracy and the checkpoint's confidence calibration."""
     report: Callable[[str], None]
     threads: int = 1
     min_delegated: float = MIN_DELEGATED
@@ -155,9 +155,8 @@ def _add_floats(job: ExecutorchJob, part: ExecutorchPart) -> dict[tuple[float, S
 
 def _accept(job: ExecutorchJob, part: ExecutorchPart, point: OperatingPoint, check: PointCheck) -> None:
     part.checks.append(check)
-    part.points.append(job.finish_point(replace(point, accuracy=check.accuracy)))
-    accuracy = ", ".join(f"{split} {value:.3f}" for split, value in check.accuracy.items())
-    job.report(f"{check.point}: agreement {check.agreement:.2%}, error {check.max_relative_error:.1e}, {accuracy}")
+    part.points.append(job.finish_point(point, check))
+    job.report(check.summary())
 
 
 def _add_int8(job: ExecutorchJob, part: ExecutorchPart, accuracy: dict[tuple[float, Size], float]) -> None:

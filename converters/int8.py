@@ -12,7 +12,7 @@ import torch
 from converters.activation_ranges import best_ranges, collect_samples
 from converters.int8_graph import Int8Graph, QuantSpec, external_names, make_int8_graph, stored_int8
 from converters.onnx_export import externalise
-from converters.sensitivity import rank_layers
+from converters.sensitivity import rank_layers, squared_change
 from converters.subnets import Subnet, table_key
 from converters.verification import accuracy_of
 from edge_runtime.manifest import OperatingPoint
@@ -132,13 +132,19 @@ def exact_drops(
 
 
 def with_float_layers(
-    subnet: Subnet, size: Size, spec: QuantSpec, count: int, pictures: list[np.ndarray], tensor_spec: TensorSpec
-) -> QuantSpec:
-    """The spec with the `count` most sensitive layers of a point left float."""
+    subnet: Subnet, size: Size, spec: QuantSpec, count: int, pictures: list[np.ndarray], tensor_spec: TensorSpec,
+    change: Callable[[torch.Tensor, torch.Tensor], float] = squared_change,
+) -> QuantSpec:  # fmt: skip
+    """The spec with the `count` most sensitive layers of a point left float, beside those that it leaves float anyway.
+
+    Args:
+        change: of outputs, to rank layers by.
+    """
     sides = input_shape(size)[2:]
     batch = np.concatenate([preprocess(p, tensor_spec, sides) for p in pictures[:SENSITIVITY_PICTURES]])
-    ranked = rank_layers(subnet.folded(size), torch.from_numpy(batch), spec.largest)
-    return replace(spec, float_layers=tuple(name for name, _ in ranked[:count]))
+    ranked = rank_layers(subnet.folded(size), torch.from_numpy(batch), spec.largest, change)
+    found = [name for name, _ in ranked if name not in spec.float_layers]
+    return replace(spec, float_layers=(*spec.float_layers, *found[:count]))
 
 
 def quantize_with_gate(

@@ -162,7 +162,8 @@ def _insert_qdq(template: onnx.ModelProto, spec: QuantSpec, made: set[str]) -> o
             return {template.graph.input[0].name: self.left.pop()} if self.left else None
 
     excluded = _float_nodes(template, spec.float_layers, made)
-    with tempfile.TemporaryDirectory() as folder, without_advice():
+    # a detector's made-up boxes have infinite sides
+    with tempfile.TemporaryDirectory() as folder, without_advice(), np.errstate(invalid="ignore", over="ignore"):
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(template, source)
 

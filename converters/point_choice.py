@@ -62,8 +62,7 @@ def drop_dominated(points: Sequence[OperatingPoint], split: str = "select") -> t
         best = max(better, key=lambda p: (p.accuracy[split], -latency_ms[p.name]))
         notes.append(
             f"{point.name} is left out: {best.name} takes {latency_ms[best.name]:.2f} ms in place of "
-            f"{latency_ms[point.name]:.2f} ms and is right on {best.accuracy[split]:.1%} in place of "
-            f"{point.accuracy[split]:.1%} of {split}"
+            f"{latency_ms[point.name]:.2f} ms and {_worth_text(best, point, split)}"
         )
     return kept, notes
 
@@ -95,6 +94,13 @@ def thin_out(
     left = {p.name for p in ordered}
     note = f"the device wants at most {max_points} points; left out, worth least first: {', '.join(dropped)}"
     return [p for p in points if p.name in left], [note] if dropped else []
+
+
+def _worth_text(best: OperatingPoint, point: OperatingPoint, split: str) -> str:
+    found, other = best.accuracy[split], point.accuracy[split]
+    if best.anchors is not None:
+        return f"has AP50 {found:.3f} in place of {other:.3f} on {split}"
+    return f"is right on {found:.1%} in place of {other:.1%} of {split}"
 
 
 def _worth(ordered: Sequence[OperatingPoint], index: int, split: str) -> float:

@@ -21,22 +21,30 @@ class TensorStore:
     """Tensors of the full network, and those of a subnet that are no slice of it."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Further names of the full network's tensors -> the name that they are stored under."""
 
     def source_of(self, name: str, value: Array, subnet: str) -> str:
         """The stored tensor whose leading part is `value`; it is added where there is none."""
-        stored = self.arrays.get(name)
+        shared = self.aliases.get(name, name)
+        stored = self.arrays.get(shared)
         if stored is not None and stored.ndim == value.ndim:
             part = stored[tuple(slice(0, s) for s in value.shape)]
             if part.shape == value.shape and np.array_equal(part, value):
-                return name
+                return shared
         own = f"{subnet}/{name}"
         self.arrays.setdefault(own, value)
         return own
 
 
 def full_store(supernet: nn.Module) -> TensorStore:
-    """Start from the parameters of the full network."""
-    return TensorStore({n: np.ascontiguousarray(p.detach().cpu().numpy()) for n, p in supernet.named_parameters()})
+    """Start from the parameters of the full network; one that several modules have is stored once."""
+    first = {id(p): n for n, p in supernet.named_parameters()}
+    every = supernet.named_parameters(remove_duplicate=False)
+    return TensorStore(
+        {n: np.ascontiguousarray(p.detach().cpu().numpy()) for n, p in supernet.named_parameters()},
+        {n: first[id(p)] for n, p in every if first[id(p)] != n},
+    )
 
 
 def make_recipe(

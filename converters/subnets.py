@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from converters.shared_weights import TensorStore, make_recipe
 from edge_runtime.manifest import ChannelRule, Clip, OperatingPoint
 from edge_runtime.tensor_recipe import GraphTensors
 from zoo import SlimNet, materialise
+from zoo.box_recipe import BoxRecipe
 from zoo.export_form import export_form, has_fixed_size
 from zoo.madds import count_madds
 from zoo.recipe import Recipe
@@ -56,7 +58,8 @@ class Subnet:
         for tensor in self.recipe.tensors:
             module, _, kind = tensor.name.rpartition(".")
             if kind == "weight" and module in norm_of and tensor.source is not None:
-                holder = supernet if tensor.source == tensor.name else next(iter(self.by_size.values()))
+                own = tensor.source.endswith(f"/{tensor.name}")  # of this width alone
+                holder = next(iter(self.by_size.values())) if own else supernet
                 gamma = holder.get_submodule(norm_of[module]).weight
                 found[tensor.source] = gamma.detach().cpu().numpy()
         return found
@@ -89,8 +92,9 @@ def float_point(subnet: Subnet, size: Size) -> OperatingPoint:
 
 
 def convert_width(
-    model: SlimNet, width: float, sizes: Sequence[Size], store: TensorStore, table_step: float = TABLE_STEP
-) -> list[Subnet]:
+    model: SlimNet, width: float, sizes: Sequence[Size], store: TensorStore, table_step: float = TABLE_STEP,
+    free_sides: bool = True,
+) -> list[Subnet]:  # fmt: skip
     """Materialise every size of a width and export one graph for all of them, of clips one for each number of frames.
 
     A network whose graph belongs to one picture size, or that has a norm behind something else than a plain convolution
@@ -99,6 +103,7 @@ def convert_width(
     Args:
         store: tensors that may be shared; grows by those that cannot.
         table_step: what normalisation statistics are rounded to.
+        free_sides: let a graph take any height and width; False exports sooner, where each size has its own graph.
     Raises:
         ConversionError: the network cannot be folded or exported, or a statistic is not finite.
     """
@@ -111,10 +116,11 @@ def convert_width(
         largest = max(plains)
         pairs = find_norm_pairs(plains[largest], _example(largest))
         if not (_has_loose_norm(plains[largest], pairs) or has_fixed_size(plains[largest])):
-            converted.append(_convert(name, width, plains, pairs, store, table_step))
+            converted.append(_convert(name, width, plains, pairs, store, table_step, free_sides))
             continue
         for size, plain in plains.items():
-            converted.append(_convert(table_key(width, size), width, {size: plain}, pairs, store, table_step))
+            key = table_key(width, size)
+            converted.append(_convert(key, width, {size: plain}, pairs, store, table_step, free_sides))
     return converted
 
 
@@ -128,8 +134,9 @@ def _has_loose_norm(plain: nn.Module, pairs: list[NormPair]) -> bool:
 
 
 def _convert(
-    name: str, width: float, plains: dict[Size, nn.Module], pairs: list[NormPair], store: TensorStore, table_step: float
-) -> Subnet:
+    name: str, width: float, plains: dict[Size, nn.Module], pairs: list[NormPair], store: TensorStore,
+    table_step: float, free_sides: bool,
+) -> Subnet:  # fmt: skip
     """One graph for these sizes."""
     largest = max(plains)
     keyed = {table_key(width, size): plain for size, plain in plains.items()}
@@ -140,7 +147,7 @@ def _convert(
     form = fold_norms(plains[largest], pairs, _example(largest))
     form = export_form(form, largest if has_fixed_size(form) else None)
     known = {n for n, _ in plains[largest].named_parameters()} | {f"{p.convolution}.bias" for p in pairs}
-    template, shapes = _export_template(form, known, largest)
+    template, shapes = _export_template(form, known, largest, free_sides)
     recipe = make_recipe(plains[largest], pairs, shapes, store, name)
     if rounded is None:
         return Subnet(name, width, pairs, plains, template, recipe, {})
@@ -149,7 +156,7 @@ def _convert(
 
 
 def _export_template(
-    form: nn.Module, known: set[str], size: Size
+    form: nn.Module, known: set[str], size: Size, free_sides: bool
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The graph, and the shapes of the parameters that it holds unchanged under their names.
 
@@ -159,11 +166,12 @@ def _export_template(
     Args:
         known: parameters that a device can make.
     """
+    export = export_onnx if free_sides else partial(export_onnx, free_sides=False)
     parameters = {n: tuple(p.shape) for n, p in form.named_parameters() if n in known}
-    template = export_onnx(_value_free(form, parameters), size)
+    template = export(_value_free(form, parameters), size)
     shapes = _unchanged(template, parameters)
     if len(shapes) < len(list(form.named_parameters())):
-        template = export_onnx(_value_free(form, shapes), size)
+        template = export(_value_free(form, shapes), size)
         shapes = {n: s for n, s in _unchanged(template, parameters).items() if n in shapes}
     return template, shapes
 
@@ -187,7 +195,7 @@ def _value_free(model: nn.Module, names: Collection[str]) -> nn.Module:
     return copied
 
 
-def channel_rule(model: SlimNet, recipe: Recipe) -> ChannelRule:
+def channel_rule(model: SlimNet, recipe: Recipe | BoxRecipe) -> ChannelRule:
     """How the widths of a recipe become channel counts."""
     return ChannelRule("make_divisible", channel_divisor(model), min(recipe.widths), max(recipe.widths))
 

@@ -105,7 +105,8 @@ class GraphTensors:
         """Names of the stored tensors that it needs."""
         layers = () if self.norms is None else self.norms.layers
         parts = {name for layer in layers for name in (layer.gamma, layer.beta, layer.bias)}
-        found = parts | {t.source for t in self.tensors} | {s.source for s in self.scales}
+        values = (*self.tensors, *(bias.value for bias in self.biases))
+        found = parts | {t.source for t in values} | {s.source for s in self.scales}
         return {name for name in found if name is not None}
 
 

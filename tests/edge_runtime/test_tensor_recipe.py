@@ -58,6 +58,16 @@ def test_half_precision_storage_becomes_single() -> None:
     np.testing.assert_array_equal(found, np.arange(8))
 
 
+def test_the_stored_tensors_of_integer_biases_are_needed_too() -> None:
+    """A detector's box predictors have biases of their own and no norm behind them."""
+    recipe = {
+        "tensors": [{"name": "w", "shape": [4, 3, 2, 1], "source": "conv"}],
+        "scales": [{"name": "s", "source": "scales", "channels": 2}],
+        "biases": [{"value": {"name": "b", "shape": [2], "source": "flat"}, "scale": "s"}],
+    }
+    assert read_recipe(json.dumps(recipe).encode(), "recipe").sources == {"conv", "scales", "flat"}
+
+
 def test_an_integer_bias_is_the_float_bias_divided_by_its_scale() -> None:
     built = build(
         scales=[{"name": "s", "source": "scales", "channels": 2, "scale_at": 2, "input_at": 0}],
