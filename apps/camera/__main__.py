@@ -45,7 +45,7 @@ SOURCE_HELP = (
 @click.option(
     "--smooth", type=click.FloatRange(0), metavar="SECONDS",
     help="Average the answers over so long, from cut to cut; 0: each frame alone, and all that a detector can do.  "
-    f"[default: {VIDEO_SMOOTH_S}, of a detector 0]",
+    f"[default: {VIDEO_SMOOTH_S}, of a detector or clips 0]",
 )  # fmt: skip
 @click.option(
     "--look-where-found", is_flag=True,
@@ -126,7 +126,8 @@ def _runtime_loader(options: dict[str, Any], budget: Budget, listen: list[Any]) 
 
     def load(sensors: Any) -> Any:
         bundle = Bundle.load(options["bundle"] or default_bundle_path())
-        smooth_s = VIDEO_SMOOTH_S if bundle.manifest.boxes is None else 0.0
+        facts = bundle.manifest  # boxes are not averaged, and a network for clips reads the past itself
+        smooth_s = VIDEO_SMOOTH_S if facts.boxes is None and facts.clip is None else 0.0
         smooth_s = smooth_s if options["smooth"] is None else options["smooth"]
         runtime = Runtime.load(
             bundle, budget=budget, sensors=sensors, global_thread_pool=True, warn=_tell, tell=_tell, smooth_s=smooth_s,
