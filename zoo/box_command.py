@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from zoo.box_recipe import BoxRecipe
 from zoo.box_train import train_boxes
 from zoo.checkpoint import load_checkpoint
 from zoo.pictures import PictureSource
+from zoo.plain_report import PlainReport
 
 
 @click.command("boxes")
@@ -39,7 +39,7 @@ def boxes_command(
     values.update({key: value for key, value in overrides.items() if value is not None})
     path = train_boxes(
         BoxRecipe.from_dict(values), PictureSource(data), out, device=device, synchronised_norms=shared_norms,
-        progress=_Report(),
+        progress=PlainReport(_epoch_line),
     )  # fmt: skip
     click.echo(f"wrote {path}")
     for row in load_checkpoint(path).accuracy:
@@ -48,18 +48,8 @@ def boxes_command(
         click.echo(f"{place}  {row['madds'] / 1e6:8.2f} MMAdds  {figures}")
 
 
-class _Report:
-    """A line for each epoch, and one a minute in between."""
-
-    def __init__(self) -> None:
-        self._last_s = time.monotonic()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            click.echo(
-                f"epoch {event['epoch']}: loss {event['loss']:.3f}, full net's classes {event['class_loss']:.3f} and "
-                f"boxes {event['box_loss']:.4f}, {event['duration_s']:.0f} s"
-            )
-        elif event["event"] == "step" and time.monotonic() - self._last_s > 60.0:
-            self._last_s = time.monotonic()
-            click.echo(f"step {event['done']} of {event['total']}: loss {event['loss']:.3f}")
+def _epoch_line(event: dict[str, Any]) -> str:
+    return (
+        f"epoch {event['epoch']}: loss {event['loss']:.3f}, full net's classes {event['class_loss']:.3f} and "
+        f"boxes {event['box_loss']:.4f}, {event['duration_s']:.0f} s"
+    )

@@ -14,7 +14,7 @@ from zoo.efficientdet import VARIANTS, EfficientDet
 from zoo.efficientdet_boxes import STRIDES
 from zoo.focus_scenes import SceneSpec
 from zoo.optimizers import OPTIMIZERS
-from zoo.recipe import KINDS, RecipeError, recipe_from_dict, recipe_from_file
+from zoo.recipe import RecipeError, check_fields, recipe_from_dict, recipe_from_file, require
 
 FAMILY = "boxes"
 MOST_OBJECTS = 16
@@ -80,37 +80,29 @@ class BoxRecipe:
     """Scenes of unaugmented training pictures for the normalisation statistics."""
 
     def __post_init__(self) -> None:
-        for key in dataclasses.fields(self):
-            value = getattr(self, key.name)
-            expected, fits = KINDS[str(key.type)]
-            _require(fits(value), key.name, value, expected)
-            low, high = LIMITS.get(key.name, (-math.inf, math.inf))
-            below = "" if high == math.inf else f" and below {high}"
-            _require(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more{below}")
+        check_fields(self, LIMITS)
         for name, choices in CHOICES.items():
-            _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
+            require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
         widths = self.widths
-        _require(bool(widths) and all(0 < w <= 1 for w in widths), "widths", widths, "0 < width <= 1")
+        require(bool(widths) and all(0 < w <= 1 for w in widths), "widths", widths, "0 < width <= 1")
         fits = all(min(widths) <= w <= max(widths) for w in self.width_choices)
-        _require(fits, "width_choices", self.width_choices, f"widths between {min(widths)} and {max(widths)}")
+        require(fits, "width_choices", self.width_choices, f"widths between {min(widths)} and {max(widths)}")
         self._check_scenes()
-        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
-        _require(len(self.mean) == 3, "mean", self.mean, "three numbers")
-        _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "more than 0")
 
     def _check_scenes(self) -> None:
         step, sides = STRIDES[0], self.resolutions
         fits = bool(sides) and all(step <= side <= self.canvas and side % step == 0 for side in sides)
-        _require(fits, "resolutions", sides, f"multiples of {step}, the finest stride, up to the canvas")
+        require(fits, "resolutions", sides, f"multiples of {step}, the finest stride, up to the canvas")
         counts = self.object_counts
         fits = len(counts) == 2 and 1 <= counts[0] <= counts[1] <= MOST_OBJECTS
-        _require(fits, "object_counts", counts, f"two whole numbers, 1 to {MOST_OBJECTS}, fewer first")
+        require(fits, "object_counts", counts, f"two whole numbers, 1 to {MOST_OBJECTS}, fewer first")
         pieces = self.distractors
         fits = len(pieces) == 2 and 0 <= pieces[0] <= pieces[1]
-        _require(fits, "distractors", pieces, "two whole numbers, 0 or more, fewer first")
+        require(fits, "distractors", pieces, "two whole numbers, 0 or more, fewer first")
         sides = self.object_sides
         fits = len(sides) == 2 and 8 <= sides[0] <= sides[1] <= self.canvas
-        _require(fits, "object_sides", sides, f"two whole numbers, 8 to the canvas's {self.canvas}, smaller first")
+        require(fits, "object_sides", sides, f"two whole numbers, 8 to the canvas's {self.canvas}, smaller first")
 
     @property
     def scene_spec(self) -> BoxSceneSpec:
@@ -176,8 +168,3 @@ LIMITS: dict[str, tuple[float, float]] = {
     "select_pictures": (0, math.inf),
     "norm_pictures": (1, math.inf),
 }
-
-
-def _require(holds: bool, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise RecipeError(f"recipe: {key} is {value!r}, expected {expected}")

@@ -6,7 +6,6 @@ run that was stopped continues to the same result.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,15 +25,16 @@ from zoo.calibrate import calibrate, to_tensor
 from zoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from zoo.efficientdet import EfficientDet
 from zoo.efficientdet_boxes import Target, anchor_boxes, detection_loss
+from zoo.finish import norm_subset
 from zoo.mutual import Subnet, draw_subnets
 from zoo.optimizers import OPTIMIZERS, parameter_groups, set_cosine_rate
 from zoo.pictures import PictureSource, Split
 from zoo.prefetch import prefetched
 from zoo.processes import Processes, average_gradients
-from zoo.recipe import RecipeError
+from zoo.recipe import RecipeError, require_same_run
 from zoo.slim_net import to_channels_last
 from zoo.train import open_device
-from zoo.training_log import TrainError, TrainingLog, make_folder
+from zoo.training_log import TrainingLog, make_folder, require_finite
 
 LOSSES = ("loss", "class_loss", "box_loss")
 """What a step reports: the sum over its subnets, and the two parts of the full net's."""
@@ -126,10 +126,8 @@ class _Run:
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue a run."""
-        if checkpoint.recipe.get("family") != FAMILY or BoxRecipe.from_dict(checkpoint.recipe) != self.recipe:
-            raise RecipeError(f"{path}: belongs to a run with another recipe; choose another --out or remove it")
-        if checkpoint.classes != self.source.classes:
-            raise RecipeError(f"{path}: belongs to a run on other classes; choose another --out or remove it")
+        same = checkpoint.recipe.get("family") == FAMILY and BoxRecipe.from_dict(checkpoint.recipe) == self.recipe
+        require_same_run(same, checkpoint.classes == self.source.classes, path)
         state = checkpoint.training
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -142,11 +140,7 @@ class _Run:
         saved = started = time.monotonic()
         for scenes in prefetched(range(self.step, self.steps_per_epoch), partial(self._load, order)):
             figures = self._train_step(scenes)
-            if not math.isfinite(figures[0]):
-                raise TrainError(
-                    f"loss is {figures[0]} in epoch {self.epoch + 1}, step {self.step + 1}; lower learning_rate or "
-                    "add warmup_steps in the recipe and start in another --out"
-                )
+            require_finite(figures[0], self.epoch, self.step)
             self.step += 1
             self.sums += figures
             log.step(
@@ -217,13 +211,11 @@ def targets_at(scenes: list[BoxScene], side: int, device: torch.device | str = "
 def _finish(run: _Run, splits: Mapping[str, Split], out: Path, log: TrainingLog) -> Path:
     """Calibrate, evaluate every point on select and test, and write the result (rank 0)."""
     recipe, model, train = run.recipe, run.model, splits["train"]
-    rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
-    subset = Split(tuple(train.names[i] for i in rows), train.labels[rows])
 
     def scenes_of(split: Split) -> BoxSceneSet:
         return BoxSceneSet(run.source, split, recipe.scene_spec, recipe.evaluation_seed)
 
-    calibrate(model, scenes_of(train), subset, recipe.points(), recipe.mean, recipe.std)
+    calibrate(model, scenes_of(train), norm_subset(recipe, train), recipe.points(), recipe.mean, recipe.std)
     held_out = {name: scenes_of(splits[name]) for name in ("select", "test") if name in splits}
     found = run.processes.shared_out(
         recipe.points(), lambda points: evaluate_boxes(model, held_out, points, recipe.mean, recipe.std)

@@ -62,6 +62,7 @@ class VideoSource(PictureSource, ClipSource):
             raise DataError(f"{root}: expected a folder of videos (an archive must be unpacked); check the path")
         super().__init__(root, cache_bytes)
         self.frames, self.clip_ms, self._kept_px = frames, clip_ms, round(side_px * KEPT_SHARE)
+        self._period_s: dict[str, float] = {}  # between two frames of each file that was decoded
 
     def picture(self, name: str) -> np.ndarray:
         """As ClipSource.picture, from the middle of the file."""
@@ -73,24 +74,24 @@ class VideoSource(PictureSource, ClipSource):
 
     def _clip(self, name: str, place: float) -> np.ndarray:
         """The clip that begins at this share, 0-1, of what the file has more than a clip."""
-        video, period_s = self._video(name)
-        duration_s = self.clip_ms / 1000.0
+        video = self._video(name)
+        period_s, duration_s = self._period_s[name], self.clip_ms / 1000.0
         start_s = max(0.0, len(video) * period_s - duration_s) * place
         times_s = start_s + np.arange(self.frames) * (duration_s / self.frames)
         rows = np.minimum((times_s / period_s + 1e-6).astype(int), len(video) - 1)
         return video[rows]
 
-    def _video(self, name: str) -> tuple[np.ndarray, float]:
-        """All frames of a file, reduced (N, h, w, 3), and the time between two of them in seconds."""
+    def _video(self, name: str) -> np.ndarray:
+        """All frames of a file, reduced: (N, h, w, 3)."""
         found = self._cache.get(name)
         if found is None:
             found = self._decode(name)
-            if found[0].nbytes <= self._cache_left:
+            if found.nbytes <= self._cache_left:
                 self._cache[name] = found
-                self._cache_left -= found[0].nbytes
+                self._cache_left -= found.nbytes
         return found
 
-    def _decode(self, name: str) -> tuple[np.ndarray, float]:
+    def _decode(self, name: str) -> np.ndarray:
         capture = cv2.VideoCapture(str(self.root / name), cv2.CAP_FFMPEG)
         try:
             fps, found = capture.get(cv2.CAP_PROP_FPS), []
@@ -103,7 +104,8 @@ class VideoSource(PictureSource, ClipSource):
             capture.release()
         if not found or not fps > 0.0:
             raise DataError(f"{self.root}: {name} is not a readable video; remove or replace it")
-        return np.stack(found), 1.0 / fps
+        self._period_s[name] = 1.0 / fps
+        return np.stack(found)
 
     def _reduced(self, frame: np.ndarray) -> np.ndarray:
         """The centre square, no larger than what is kept."""

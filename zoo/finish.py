@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.box_recipe import BoxRecipe
 from zoo.calibrate import calibrate
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.evaluate import evaluate_points
@@ -65,7 +66,7 @@ def finish(
     return evaluate_and_write(model, recipe, source, splits, out, processes, log)
 
 
-def norm_subset(recipe: Recipe, train: Split) -> Split:
+def norm_subset(recipe: Recipe | BoxRecipe, train: Split) -> Split:
     """The training pictures that statistics are measured on."""
     rows = np.random.default_rng(recipe.seed).permutation(len(train))[: recipe.norm_pictures]
     return Split(tuple(train.names[i] for i in rows), train.labels[rows])

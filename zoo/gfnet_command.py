@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from zoo.focus_scenes import SceneSpec
 from zoo.gfnet_recipe import GlanceRecipe
 from zoo.gfnet_train import train_gfnet
 from zoo.pictures import PictureSource
+from zoo.plain_report import PlainReport
 from zoo.recipe import Recipe
 from zoo.train import train
 
@@ -33,7 +33,9 @@ def focus_command(recipe_path: str, data: str, out: Path, device: str, threads: 
     values = GlanceRecipe.from_file(recipe_path).to_dict()
     if seed is not None:
         values["seed"] = seed
-    path = train_gfnet(GlanceRecipe.from_dict(values), PictureSource(data), out, device=device, progress=_Report())
+    path = train_gfnet(
+        GlanceRecipe.from_dict(values), PictureSource(data), out, device=device, progress=PlainReport(_epoch_line)
+    )
     click.echo(f"wrote {path}")
     for row in load_checkpoint(path).accuracy:
         splits = "  ".join(f"{k[:-9]} {v:.3f}" for k, v in row.items() if k.endswith("_accuracy"))
@@ -64,19 +66,9 @@ def _report_plain(event: dict[str, Any]) -> None:
         click.echo(f"epoch {event['epoch']}: loss {event['loss']:.3f}, train accuracy {event['train_accuracy']:.3f}")
 
 
-class _Report:
-    """A line for each epoch, and one a minute in between."""
-
-    def __init__(self) -> None:
-        self._last_s = time.monotonic()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            looks = " ".join(f"{accuracy:.3f}" for accuracy in event["train_accuracy_by_look"])
-            click.echo(
-                f"epoch {event['epoch']}, stage {event['stage']}: loss {event['loss']:.3f}, "
-                f"train accuracy by look {looks}, {event['duration_s']:.0f} s"
-            )
-        elif event["event"] == "step" and time.monotonic() - self._last_s > 60.0:
-            self._last_s = time.monotonic()
-            click.echo(f"step {event['done']} of {event['total']} of this stage: loss {event['loss']:.3f}")
+def _epoch_line(event: dict[str, Any]) -> str:
+    looks = " ".join(f"{accuracy:.3f}" for accuracy in event["train_accuracy_by_look"])
+    return (
+        f"epoch {event['epoch']}, stage {event['stage']}: loss {event['loss']:.3f}, "
+        f"train accuracy by look {looks}, {event['duration_s']:.0f} s"
+    )

@@ -13,7 +13,7 @@ from zoo.focus_scenes import SceneSpec
 from zoo.gfnet import VARIANTS, Design
 from zoo.gfnet_ppo import PpoSettings
 from zoo.models import MODELS
-from zoo.recipe import KINDS, RecipeError, recipe_from_dict, recipe_from_file
+from zoo.recipe import RecipeError, check_fields, recipe_from_dict, recipe_from_file, require
 
 POLICY_METHODS = ("ppo", "differentiable", "grid", "none")
 DATA_KINDS = ("pictures", "scenes")
@@ -84,24 +84,17 @@ class GlanceRecipe:
     """Unaugmented training pictures for the normalisation statistics."""
 
     def __post_init__(self) -> None:
-        for key in dataclasses.fields(self):
-            value = getattr(self, key.name)
-            expected, fits = KINDS[str(key.type)]
-            _require(fits(value), key.name, value, expected)
-            low, high = LIMITS.get(key.name, (-math.inf, math.inf))
-            _require(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more, below {high}")
+        check_fields(self, LIMITS)
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            _require(value in choices, name, value, f"one of {', '.join(choices)}")
-        _require(self.variant in ("", *VARIANTS), "variant", self.variant, f"one of {', '.join(VARIANTS)}")
-        _require(len(self.mean) == 3, "mean", self.mean, "three numbers")
-        _require(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
+            require(value in choices, name, value, f"one of {', '.join(choices)}")
+        require(self.variant in ("", *VARIANTS), "variant", self.variant, f"one of {', '.join(VARIANTS)}")
         low_high = len(self.object_sides) == 2 and 8 <= self.object_sides[0] <= self.object_sides[1]
-        _require(low_high, "object_sides", self.object_sides, "two whole numbers, 8 or more, smaller first")
-        _require(self.stage1_epochs > 0 or bool(self.init), "stage1_epochs", 0, "1 or more without init")
+        require(low_high, "object_sides", self.object_sides, "two whole numbers, 8 or more, smaller first")
+        require(self.stage1_epochs > 0 or bool(self.init), "stage1_epochs", 0, "1 or more without init")
         design = self.build_design()
         fits = self.data != "scenes" or self.object_sides[1] <= design.picture
-        _require(fits, "object_sides", self.object_sides, f"at most the scene's {design.picture} pixels")
+        require(fits, "object_sides", self.object_sides, f"at most the scene's {design.picture} pixels")
 
     def build_design(self) -> Design:
         """The network's structure.
@@ -118,7 +111,7 @@ class GlanceRecipe:
             design = dataclasses.replace(VARIANTS[self.variant], **fields) if self.variant else Design(**fields)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"recipe: design: {error}") from error
-        _require(design.backbone in MODELS, "design.backbone", design.backbone, f"one of {', '.join(sorted(MODELS))}")
+        require(design.backbone in MODELS, "design.backbone", design.backbone, f"one of {', '.join(sorted(MODELS))}")
         return design
 
     @property
@@ -182,8 +175,3 @@ LIMITS: dict[str, tuple[float, float]] = {
     "select_pictures": (0, math.inf),
     "norm_pictures": (1, math.inf),
 }
-
-
-def _require(holds: bool, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise RecipeError(f"recipe: {key} is {value!r}, expected {expected}")

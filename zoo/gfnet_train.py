@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,13 @@ from zoo.gfnet_ppo import SampledPlaces, rewards, update_policy
 from zoo.gfnet_recipe import FAMILY, GlanceRecipe
 from zoo.gfnet_views import Views
 from zoo.pictures import PictureSource, Split
+from zoo.prefetch import prefetched
 from zoo.processes import Processes, average_gradients
-from zoo.recipe import RecipeError
+from zoo.recipe import RecipeError, require_same_run
 from zoo.slim_layers import SlimConv
 from zoo.slim_net import to_channels_last
 from zoo.train import open_device
-from zoo.training_log import TrainError, TrainingLog, make_folder
+from zoo.training_log import TrainError, TrainingLog, make_folder, require_finite
 
 RANDOM, POLICY, FINE_TUNE, POLICY_AGAIN = 1, 2, 3, 4
 
@@ -168,10 +168,8 @@ class _Run:
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue a run."""
-        if checkpoint.recipe.get("family") != FAMILY or GlanceRecipe.from_dict(checkpoint.recipe) != self.recipe:
-            raise RecipeError(f"{path}: belongs to a run with another recipe; choose another --out or remove it")
-        if checkpoint.classes != self.source.classes:
-            raise RecipeError(f"{path}: belongs to a run on other classes; choose another --out or remove it")
+        same = checkpoint.recipe.get("family") == FAMILY and GlanceRecipe.from_dict(checkpoint.recipe) == self.recipe
+        require_same_run(same, checkpoint.classes == self.source.classes, path)
         state = checkpoint.training
         self.model.load_state_dict(checkpoint.model)
         self.networks.load_state_dict(state["networks"])
@@ -193,11 +191,7 @@ class _Run:
         for batch, rows in self._batches(order):
             self._set_learning_rates(stage)
             figures = self._train_step(stage, batch, rows)
-            if not math.isfinite(figures[0]):
-                raise TrainError(
-                    f"loss is {figures[0]} in epoch {self.epoch + 1}, step {self.step + 1}; lower learning_rate or "
-                    "add warmup_steps in the recipe and start in another --out"
-                )
+            require_finite(figures[0], self.epoch, self.step)
             self.step += 1
             self.sums += figures
             log.step(before * self.steps_per_epoch + self.step, total, figures[0])
@@ -277,13 +271,7 @@ class _Run:
         def load(rows: np.ndarray) -> np.ndarray:
             return self.views.training([self.split.names[i] for i in rows], rows, self.epoch)
 
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(load, shares[0]) if shares else None
-            for index, rows in enumerate(shares):
-                batch = ahead.result()
-                if index + 1 < len(shares):
-                    ahead = pool.submit(load, shares[index + 1])
-                yield batch, rows
+        return zip(prefetched(shares, load), shares, strict=True)
 
     def _set_learning_rates(self, stage: int) -> None:
         """Cosine to zero within each stage; stage 1 warms up; later stages begin lower."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,49 +132,41 @@ class Recipe:
     """Unaugmented training pictures for the normalisation statistics (calib is kept for activation ranges)."""
 
     def __post_init__(self) -> None:
-        for key in dataclasses.fields(self):
-            value = getattr(self, key.name)
-            expected, fits = KINDS.get(str(key.type), ("", None))
-            _check(fits is None or fits(value), key.name, value, expected)
-            low, high = LIMITS.get(key.name, (-math.inf, math.inf))
-            below = "" if high == math.inf else f" and below {high}"
-            _check(key.name not in LIMITS or low <= value < high, key.name, value, f"{low} or more{below}")
+        check_fields(self, LIMITS)
         models = CLIP_MODELS if self.clips else MODELS
-        _check(self.model in models, "model", self.model, f"one of {', '.join(sorted(models))}")
+        require(self.model in models, "model", self.model, f"one of {', '.join(sorted(models))}")
         self._check_clips()
-        _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
-        _check(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
+        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
         for key in ("augmentation", "point_augmentation"):
             value = getattr(self, key)
-            _check(value in AUGMENTATIONS, key, value, f"one of {', '.join(AUGMENTATIONS)}")
-        _check(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
-        _check(set(self.trained_widths) <= set(self.widths), "trained_widths", self.trained_widths, "some of widths")
+            require(value in AUGMENTATIONS, key, value, f"one of {', '.join(AUGMENTATIONS)}")
+        require(bool(self.widths) and all(0 < w <= 1 for w in self.widths), "widths", self.widths, "0 < width <= 1")
+        require(set(self.trained_widths) <= set(self.widths), "trained_widths", self.trained_widths, "some of widths")
         ends = self.drawn_widths()
         fits = all(ends[0] <= w <= ends[1] for w in self.width_choices)
-        _check(fits, "width_choices", self.width_choices, f"widths between {ends[0]} and {ends[1]}")
-        _check(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
+        require(fits, "width_choices", self.width_choices, f"widths between {ends[0]} and {ends[1]}")
+        require(bool(self.resolutions) and min(self.resolutions) >= 8, "resolutions", self.resolutions, "8 or more")
         for key in ("learning_rate", "point_learning_rate"):
-            _check(0 < getattr(self, key) < math.inf, key, getattr(self, key), "more than 0")
-        _check(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
-        _check(self.init_teacher or not self.teacher, "teacher", self.teacher, "empty without init_teacher")
-        _check(
+            require(0 < getattr(self, key) < math.inf, key, getattr(self, key), "more than 0")
+        require(not (self.init_teacher and self.ema_teacher), "init_teacher", True, "false with ema_teacher")
+        require(self.init_teacher or not self.teacher, "teacher", self.teacher, "empty without init_teacher")
+        require(
             self.init_teacher or not self.teacher_share, "teacher_share", self.teacher_share, "0 without init_teacher"
         )
         teaches = self.distillation or not (self.init_teacher or self.ema_teacher)
-        _check(teaches, "distillation", False, "true with init_teacher and ema_teacher")
-        _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
-        _check(len(self.std) == 3 and min(self.std) > 0, "std", self.std, "three numbers above 0")
+        require(teaches, "distillation", False, "true with init_teacher and ema_teacher")
 
     def _check_clips(self) -> None:
-        _check(self.clips in ("", *CLIP_KINDS), "clips", self.clips, f"one of {', '.join(CLIP_KINDS)}, or empty")
+        require(self.clips in ("", *CLIP_KINDS), "clips", self.clips, f"one of {', '.join(CLIP_KINDS)}, or empty")
         if not self.clips:
-            _check(not self.frames and not self.clip_ms, "frames", self.frames, "empty, and no clip_ms, without clips")
+            require(not self.frames and not self.clip_ms, "frames", self.frames, "empty, and no clip_ms, without clips")
             return
         good = bool(self.frames) and all(2 <= count <= MOST_FRAMES for count in self.frames)
-        _check(good, "frames", self.frames, f"2 to {MOST_FRAMES}, for clips")
-        _check(self.clip_ms >= 1, "clip_ms", self.clip_ms, "1 or more, for clips")
-        _check(self.strangers_per_batch == 0, "strangers_per_batch", self.strangers_per_batch, "0, for clips")
-        _check(self.teacher_resolution == 0, "teacher_resolution", self.teacher_resolution, "0, for clips")
+        require(good, "frames", self.frames, f"2 to {MOST_FRAMES}, for clips")
+        require(self.clip_ms >= 1, "clip_ms", self.clip_ms, "1 or more, for clips")
+        require(self.strangers_per_batch == 0, "strangers_per_batch", self.strangers_per_batch, "0, for clips")
+        require(self.teacher_resolution == 0, "teacher_resolution", self.teacher_resolution, "0, for clips")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
@@ -308,6 +300,38 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def _check(holds: bool, key: str, value: object, expected: str) -> None:
+def check_fields(recipe: Any, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a field of another type than its dataclass says, a number outside its limits, or no statistics of pixels.
+
+    Args:
+        recipe: a dataclass of fields of KINDS, with `mean` and `std`.
+        limits: key -> smallest value, and the first value that is too large.
+    Raises:
+        RecipeError: naming the key.
+    """
+    for field_ in dataclasses.fields(recipe):
+        key, value = field_.name, getattr(recipe, field_.name)
+        expected, fits = KINDS[str(field_.type)]
+        require(fits(value), key, value, expected)
+        low, high = limits.get(key, (-math.inf, math.inf))
+        below = "" if high == math.inf else f" and below {high}"
+        require(key not in limits or low <= value < high, key, value, f"{low} or more{below}")
+    require(len(recipe.mean) == 3, "mean", recipe.mean, "three numbers")
+    require(len(recipe.std) == 3 and min(recipe.std) > 0, "std", recipe.std, "three numbers above 0")
+
+
+def require_same_run(same_recipe: bool, same_classes: bool, path: Path) -> None:
+    """Refuse to go on from another run's checkpoint.
+
+    Raises:
+        RecipeError: the recipe or the classes are others.
+    """
+    for same, what in ((same_recipe, "with another recipe"), (same_classes, "on other classes")):
+        if not same:
+            raise RecipeError(f"{path}: belongs to a run {what}; choose another --out or remove it")
+
+
+def require(holds: bool, key: str, value: object, expected: str) -> None:
+    """Refuse a value (RecipeError)."""
     if not holds:
         raise RecipeError(f"recipe: {key} is {value!r}, expected {expected}")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -39,14 +37,15 @@ from zoo.mutual import (
 )
 from zoo.optimizers import OPTIMIZERS, parameter_groups, set_cosine_rate
 from zoo.pictures import PictureSource, Split
+from zoo.prefetch import prefetched
 from zoo.processes import Processes, average_gradients
 from zoo.quantization_aware import quantization_aware
-from zoo.recipe import Recipe, RecipeError
+from zoo.recipe import Recipe, RecipeError, require_same_run
 from zoo.resformer import ResFormer
 from zoo.slim_layers import SlimError
 from zoo.slim_net import Size, SlimNet, to_channels_last
 from zoo.sources import recipe_splits
-from zoo.training_log import TrainError, TrainingLog, make_folder
+from zoo.training_log import TrainError, TrainingLog, make_folder, require_finite
 
 
 def train(
@@ -248,10 +247,8 @@ class _Run:
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue a run."""
-        if Recipe.from_dict(checkpoint.recipe) != self.recipe:
-            raise RecipeError(f"{path}: belongs to a run with another recipe; choose another --out or remove it")
-        if checkpoint.classes != self.source.classes:
-            raise RecipeError(f"{path}: belongs to a run on other classes; choose another --out or remove it")
+        same = Recipe.from_dict(checkpoint.recipe) == self.recipe
+        require_same_run(same, checkpoint.classes == self.source.classes, path)
         state = checkpoint.training
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -269,11 +266,7 @@ class _Run:
         saved = started = time.monotonic()
         for batch, labels in self._batches(order):
             loss, accuracy = self._train_step(batch, torch.from_numpy(labels).to(self.device), self._draw())
-            if not math.isfinite(loss):
-                raise TrainError(
-                    f"loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}; lower learning_rate or add "
-                    "warmup_steps in the recipe and start in another --out"
-                )
+            require_finite(loss, self.epoch, self.step)
             self.step += 1
             self.loss_sum, self.accuracy_sum = self.loss_sum + loss, self.accuracy_sum + accuracy
             log.step(self.epoch * self.steps_per_epoch + self.step, self.recipe.epochs * self.steps_per_epoch, loss)
@@ -289,14 +282,7 @@ class _Run:
 
     def _batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """This process's share of each batch still to do, and its labels; the next one is prepared meanwhile."""
-        steps = range(self.step, self.steps_per_epoch)
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._load, order, steps[0]) if steps else None
-            for step in steps:
-                batch = ahead.result()
-                if step + 1 in steps:
-                    ahead = pool.submit(self._load, order, step + 1)
-                yield batch
+        return prefetched(range(self.step, self.steps_per_epoch), partial(self._load, order))
 
     def _load(self, order: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Pictures (N, side, side, 3) uint8 and labels (N,) int64 of one step; strangers come last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,19 @@ from typing import Any
 
 class TrainError(ValueError):
     """A run that cannot start or go on; the message says why and what to do."""
+
+
+def require_finite(loss: float, epoch: int, step: int) -> None:
+    """Stop a run whose loss is no longer a number; epoch and step count from 0.
+
+    Raises:
+        TrainError: it is not.
+    """
+    if not math.isfinite(loss):
+        raise TrainError(
+            f"loss is {loss} in epoch {epoch + 1}, step {step + 1}; lower learning_rate or add warmup_steps in the "
+            "recipe and start in another --out"
+        )
 
 
 def make_folder(out: Path) -> None:

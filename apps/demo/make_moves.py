@@ -18,9 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from apps.camera.video_writer import VideoSaver
 from apps.demo.camera_motion import HEIGHT, WIDTH
-from apps.demo.make_wall import read_clip, remove
+from apps.demo.make_wall import read_clip, write_video
 from edge_runtime.errors import EdgeRuntimeError, SinkError
 
 HERE = Path(__file__).resolve().parent
@@ -55,14 +54,7 @@ def make_moves(clip: Path, segments: Path, out: Path) -> str:
     truth = json.loads(segments.read_text(encoding="utf-8"))
     frames = read_clip(clip, truth["frames"])
     stills = [frames[(s["first_frame"] + s["last_frame"]) // 2] for s in truth["segments"]]
-    remove(out)
-    troubles: list[str] = []
-    with VideoSaver(out, truth["fps"], troubles.append) as saver:
-        for frame in moving_frames(stills):
-            saver.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    if saver.failed:
-        remove(out)
-        raise SinkError(troubles[0].partition("; the run")[0])
+    write_video(out, truth["fps"], moving_frames(stills))
     moves = [
         {"first_frame": at * FRAMES_PER_MOVE, "last_frame": (at + 1) * FRAMES_PER_MOVE - 1, "move": move}
         for at, move in enumerate(ORDER)

@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -57,14 +57,9 @@ def make_wall(clip: Path, segments: Path, out: Path) -> str:
     """
     truth = json.loads(segments.read_text(encoding="utf-8"))
     frames = read_clip(clip, truth["frames"])
-    remove(out)
-    troubles: list[str] = []
-    with VideoSaver(out, truth["fps"], troubles.append) as saver:
-        for frame in wall_frames(frames, [(s["first_frame"], s["last_frame"]) for s in truth["segments"]]):
-            saver.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    if saver.failed:
-        remove(out)
-        raise SinkError(troubles[0].partition("; the run")[0])
+    write_video(
+        out, truth["fps"], wall_frames(frames, [(s["first_frame"], s["last_frame"]) for s in truth["segments"]])
+    )
     height, width = frames[0].shape[:2]
     return f"{out}: {len(frames)} frames, {width}x{height}, {out.stat().st_size / 1e6:.2f} MB"
 
@@ -121,7 +116,23 @@ def _middle(frame: np.ndarray) -> np.ndarray:
     return frame[:, left : left + height]
 
 
-def remove(path: Path) -> None:
+def write_video(out: Path, fps: float, frames_bgr: Iterable[np.ndarray]) -> None:
+    """Write all frames, (H, W, 3) uint8 BGR each, or leave nothing behind.
+
+    Raises:
+        SinkError: the video cannot be written.
+    """
+    _remove(out)
+    troubles: list[str] = []
+    with VideoSaver(out, fps, troubles.append) as saver:
+        for frame in frames_bgr:
+            saver.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    if saver.failed:
+        _remove(out)
+        raise SinkError(troubles[0].partition("; the run")[0])
+
+
+def _remove(path: Path) -> None:
     """Take a file away if it is there; what is wrong with its place, writing will tell."""
     with contextlib.suppress(OSError):
         path.unlink()

@@ -296,7 +296,13 @@ def test_bad_input_is_one_sentence_and_an_exit_code(
     assert len(done.output.strip().splitlines()) == (1 if "give one" not in sentence else 4)  # click adds its usage
 
 
-@pytest.mark.parametrize(("words", "expected"), [([], 0.2), (["--smooth", "0"], 0.0)])
+CLIPS = ["--bundle", str(Path(__file__).resolve().parents[2] / "apps" / "demo" / "moves-7.bundle")]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], 0.2), (["--smooth", "0"], 0.0), (CLIPS, 0.0), ([*CLIPS, "--smooth", "0.5"], 0.5)],
+)
 def test_answers_are_averaged_unless_it_is_switched_off(
     words: list[str], expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

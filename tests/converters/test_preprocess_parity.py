@@ -30,6 +30,16 @@ def test_the_resize_is_the_same_for_both(shape: tuple[int, int], size_hw: tuple[
     np.testing.assert_array_equal(device.resize_rgb(picture, size_hw), training.resize_rgb(picture, size_hw))
 
 
+@pytest.mark.parametrize(("have", "wanted"), [(8, 8), (8, 4), (8, 3), (16, 5), (13, 7), (3, 1)])
+def test_clips_are_the_same_for_both(have: int, wanted: int) -> None:
+    assert device.chosen_frames(have, wanted) == training.chosen_frames(have, wanted)
+    clip = np.random.default_rng(have).integers(0, 256, (have, 61, 90, 3), np.uint8)
+    found = device.preprocess(clip, device.TensorSpec(MEAN, STD), (wanted, 32, 32))
+    sized = training.at_size(training.centre_square(clip), (wanted, 32, 32))
+    np.testing.assert_allclose(found, to_tensor(sized[None], MEAN, STD).numpy(), atol=2e-6)
+    np.testing.assert_array_equal(device.resize_rgb(clip, (20, 30)), training.resize_rgb(clip, (20, 30)))
+
+
 def test_every_square_is_cut_alike() -> None:
     for height in range(1, 400):
         for side in (40, 56, 224):
