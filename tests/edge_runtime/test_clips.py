@@ -142,7 +142,7 @@ def test_sizes_of_another_shape_are_cut_of_the_frame_itself() -> None:
 
 
 @given(
-    st.lists(st.integers(10, 300), min_size=1, max_size=40), st.sampled_from([2, 3, 5, 8]), st.data(),
+    st.lists(st.integers(10, 900), min_size=1, max_size=40), st.sampled_from([2, 3, 5, 8]), st.data(),
 )  # fmt: skip
 def test_the_buffer_equals_one_that_keeps_everything(gaps_ms: list[int], most: int, data: st.DataObject) -> None:
     """Gaps of a quarter step and more: nothing is thinned out. Points change from frame to frame."""
