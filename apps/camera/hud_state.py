@@ -116,7 +116,7 @@ def point_caption(point: GridPoint | None) -> str:
     """What the parts of `point_text` are."""
     if point is not None and point.label:
         return "LOOKS"
-    return "WIDTH × RESOLUTION" if point is None or len(point.size) == 2 else "WIDTH × FRAMES × SIZE"
+    return "WIDTH × RESOLUTION" if point is None or len(point.size) == 2 else "WIDTH × FRAMES × PX"
 
 
 def point_text(point: GridPoint | None, name: str = "") -> str:

@@ -168,7 +168,7 @@ def test_a_point_of_three_digits_is_written_out(size_hw: tuple[int, int], monkey
 
     monkeypatch.setattr("apps.camera.overlay.draw_text", draw)
     for size, name, caption in (
-        ((128, 128), "1.00 × 128", "WIDTH × RESOLUTION"), ((16, 224, 224), "1.00×16×224", "WIDTH × FRAMES × SIZE"),
+        ((128, 128), "1.00 × 128", "WIDTH × RESOLUTION"), ((16, 224, 224), "1.00×16×224", "WIDTH × FRAMES × PX"),
     ):  # fmt: skip
         written.clear()
         point = GridPoint("big", 1.0, size, 0.89)
